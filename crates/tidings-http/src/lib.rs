@@ -1,0 +1,1 @@
+//! The HTTP side of Tidings: API, transports, authentication, problems.

@@ -1,0 +1,1 @@
+//! Subscriptions, queues, overflow and conflation of one Tidings node.

@@ -1,0 +1,1 @@
+//! Test equipment: servers as child processes, a proxy that cuts connections, clients.

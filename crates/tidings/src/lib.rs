@@ -1,0 +1,1 @@
+//! The Tidings push server: configuration, wiring and command line.
