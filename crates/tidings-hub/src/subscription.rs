@@ -1,0 +1,118 @@
+//! A transport's hold on the hub: what it takes frames from, and what ends with it.
+
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tidings_protocol::{CloseReason, Cursor};
+
+use crate::{
+    Tick,
+    connection::ConnectionInfo,
+    frame::SharedFrame,
+    hub::{Hub, Subscriber},
+    queue::Ready,
+};
+
+/// One subscriber, from its opening to its end. Dropping it removes it and counts its end, once.
+pub struct Subscription {
+    hub: Arc<Hub>,
+    subscriber: Arc<Subscriber>,
+    end: Option<CloseReason>,
+}
+
+/// More live events came during catch-up than may wait; history has them. Read it up to here too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaterFence(pub Cursor);
+
+/// What there is for a transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Take {
+    /// Frames were handed over.
+    Frames,
+    /// All that was queued has been handed over, and the server ends the stream.
+    Closed(CloseReason),
+    /// Nothing now. The task will be woken; if a tick is given, it should also look again then.
+    Wait(Option<Tick>),
+}
+
+impl Subscription {
+    pub(crate) fn new(hub: Arc<Hub>, subscriber: Arc<Subscriber>) -> Self {
+        Self { hub, subscriber, end: None }
+    }
+
+    /// The connection it serves.
+    pub fn info(&self) -> &ConnectionInfo {
+        &self.subscriber.info
+    }
+
+    /// Waits until the feed is known to have all the channels, and says up to where history is to be
+    /// read. Closing the connection ends the wait.
+    pub async fn fence(&self) -> Result<Cursor, CloseReason> {
+        poll_fn(|cx| {
+            let mut queue = self.subscriber.queue.lock();
+            if let Some(reason) = queue.close_reason() {
+                return Poll::Ready(Err(reason));
+            }
+            if let Some(fence) = queue.fence() {
+                return Poll::Ready(Ok(fence.clone()));
+            }
+            queue.set_waker(cx.waker());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Says that history has been taken up to the fence. From here on frames come.
+    pub fn go_live(&self) -> Result<(), LaterFence> {
+        self.hub.go_live(&self.subscriber).map_err(LaterFence)
+    }
+
+    /// Takes frames of up to about `max_bytes` bytes, at least one if there is any.
+    pub fn take(&self, cx: &mut Context<'_>, now: Tick, max_bytes: usize, frames: &mut Vec<Arc<SharedFrame>>) -> Take {
+        let mut queue = self.subscriber.queue.lock();
+        let before = frames.len();
+        match queue.take(now, max_bytes, frames) {
+            Ready::Frames => {
+                let transport = self.subscriber.info.transport as usize;
+                self.hub.counters().delivered[transport].add(frames.len() - before);
+                Take::Frames
+            }
+            Ready::Closed(reason) => Take::Closed(reason),
+            Ready::Nothing(until) => {
+                queue.set_waker(cx.waker());
+                Take::Wait(until)
+            }
+        }
+    }
+
+    /// Why the server wants it ended, if it does.
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.subscriber.queue.lock().close_reason()
+    }
+
+    /// Asks for its end, after what is queued.
+    pub fn close(&self, reason: CloseReason) {
+        self.subscriber.close(reason);
+    }
+
+    /// Frames and bytes that wait.
+    pub fn waiting(&self) -> (usize, usize) {
+        self.subscriber.queue.lock().waiting()
+    }
+
+    /// Says how the connection ended, where the transport knows better than the queue.
+    pub fn ended(&mut self, reason: CloseReason) {
+        self.end.get_or_insert(reason);
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.hub.remove(&self.subscriber);
+        let reason = self.end.or(self.close_reason()).unwrap_or(CloseReason::ClientClosed);
+        self.hub.counters().on_closed(self.subscriber.info.transport, reason);
+    }
+}
