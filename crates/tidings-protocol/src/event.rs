@@ -160,16 +160,12 @@ pub struct Event {
     pub key: Option<Box<str>>,
     /// Events of one channel with one value stand for each other; only the newest need arrive.
     pub conflate: Option<Box<str>>,
-    /// When it stops being of use to anybody.
-    pub expires_at: Option<Millis>,
+    /// For how many seconds from its acceptance it is of use to anybody. Kept as it was given, so that
+    /// a repeated publish of the same event can be told from another one.
+    pub expires_in_secs: Option<u64>,
 }
 
 impl Event {
-    /// Whether the publisher's own limit on its life has passed.
-    pub fn is_past(&self, now: Millis) -> bool {
-        self.expires_at.is_some_and(|at| at <= now)
-    }
-
     /// About how much memory it takes.
     pub fn cost_bytes(&self) -> usize {
         /// The struct itself, its reference counts and its slot in a history.
@@ -201,6 +197,12 @@ impl LoggedEvent {
     /// The identity that every client sees.
     pub fn id(&self) -> EventId {
         EventId { partition: self.partition, at: PartitionCursor { epoch: self.epoch, position: self.position } }
+    }
+
+    /// Whether the publisher's own limit on its life has passed.
+    pub fn is_past(&self, now: Millis) -> bool {
+        let lives_until = |secs: u64| self.accepted_at.saturating_add(secs.saturating_mul(1000));
+        self.event.expires_in_secs.is_some_and(|secs| lives_until(secs) <= now)
     }
 }
 

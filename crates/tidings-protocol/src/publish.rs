@@ -120,9 +120,9 @@ impl Publish {
             sent_at: body.sent_at.unwrap_or(now),
             key: short_text("key", body.key)?,
             conflate: short_text("conflate", body.conflate)?,
-            expires_at: match body.expires_in {
+            expires_in_secs: match body.expires_in {
                 None => None,
-                Some(secs @ 1..=EXPIRES_IN_MAX_SECS) => Some(now + secs * 1000),
+                Some(secs @ 1..=EXPIRES_IN_MAX_SECS) => Some(secs),
                 Some(secs) => {
                     let accepted = format!("{secs}; accepted are 1 to {EXPIRES_IN_MAX_SECS} seconds");
                     return Err(refused("expires_in", accepted));
@@ -165,7 +165,7 @@ mod tests {
         .unwrap();
         let event = &publish.events[0];
         assert_eq!((event.channel.as_str(), event.event_type.as_str()), ("chat:a", "said"));
-        assert_eq!((event.data.as_json(), event.sent_at, event.expires_at), (r#"{"x":1}"#, 7, Some(3000)));
+        assert_eq!((event.data.as_json(), event.sent_at, event.expires_in_secs), (r#"{"x":1}"#, 7, Some(2)));
         assert_eq!((event.key.as_deref(), event.conflate.as_deref()), (Some("k"), Some("c")));
         assert_eq!(parse(r#"{"channel":"a","data":null}"#).unwrap().events[0].sent_at, 1000);
         let multi = parse(r#"{"channels":["a","b"],"data":1}"#).unwrap();

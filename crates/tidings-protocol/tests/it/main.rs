@@ -1,0 +1,6 @@
+//! What the formats promise, checked from outside.
+
+mod arbitrary;
+mod golden;
+mod properties;
+mod reference;
