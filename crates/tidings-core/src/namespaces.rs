@@ -81,6 +81,12 @@ impl Namespaces {
         }
     }
 
+    /// Every label and its rules, `default` first.
+    pub fn labelled(&self) -> impl Iterator<Item = (&str, &Namespace)> {
+        let named = self.named.iter().map(|(label, namespace)| (label.as_str(), namespace));
+        std::iter::once((DEFAULT_NAMESPACE, &self.default)).chain(named)
+    }
+
     /// Them, to be shared and replaced.
     pub fn shared(self) -> SharedNamespaces {
         Arc::new(ArcSwap::from_pointee(self))

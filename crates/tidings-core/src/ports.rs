@@ -80,8 +80,13 @@ pub enum HistoryFrom {
     Cursor(PartitionCursor),
     /// At each channel's last so many events; the numbers are those of the channels, in their order.
     Last(Vec<usize>),
-    /// Where an earlier page ended: after these places, in the order of the channels.
-    Next(Vec<Position>),
+    /// Where an earlier page ended.
+    Next {
+        /// The place of its last entry.
+        read_to: Position,
+        /// How far each channel has been handed over, in the order of the channels.
+        after: Vec<Position>,
+    },
 }
 
 /// A reading of history.
@@ -102,7 +107,8 @@ pub struct HistoryRequest {
 /// One stretch of history, merged over its channels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryPage {
-    /// In the order of their positions.
+    /// In the order of their positions. Gaps come first, so that no entry's position claims an event
+    /// whose loss has not been told: a reader may stop after any of them and begin there again.
     pub entries: Vec<HistoryEntry>,
     /// Where the next page begins; `None` if this one reached the end.
     pub next: Option<HistoryFrom>,
@@ -119,13 +125,14 @@ pub enum HistoryEntry {
         channels: Vec<Channel>,
         /// Why.
         reason: GapReason,
-        /// The last position that is missing.
+        /// Where a reader is that has been told: all events up to here have been handed over or are
+        /// announced. The hole may reach further; who begins here again is then told again.
         through: Position,
     },
 }
 
 impl HistoryEntry {
-    /// Where it lies, or ends.
+    /// Where a reader is after it.
     pub fn position(&self) -> Position {
         match self {
             Self::Event(logged) => logged.position,
@@ -150,7 +157,8 @@ pub struct ChannelState {
 pub enum FeedItem {
     /// An event of a channel that the node wants (and perhaps of others).
     Event(Arc<LoggedEvent>),
-    /// The answer to a registration of interest.
+    /// The answer to a registration of interest. It stands in order: whatever this node was to get of
+    /// the partition's events up to `head` stands before it.
     Marker {
         /// The channel.
         channel: Channel,
@@ -161,7 +169,7 @@ pub enum FeedItem {
         /// Its head when the registration took effect.
         head: PartitionCursor,
     },
-    /// The answer to a probe.
+    /// The answer to a probe, in order like a marker.
     Head {
         /// Which probe.
         registration: Registration,

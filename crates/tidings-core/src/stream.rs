@@ -82,7 +82,7 @@ pub enum Item {
         channels: Vec<Channel>,
         /// Why.
         reason: GapReason,
-        /// The first cursor past the hole.
+        /// What the client has then seen or been told of. Nothing that history holds is skipped by it.
         cursor: Cursor,
     },
     /// An event as it happens.
@@ -151,11 +151,12 @@ impl Stream {
         &mut self.subscription
     }
 
-    /// Waits for what comes next and appends it to `items`, at least one. Dropping the future loses
-    /// nothing. `Err` says why the server ends the stream; all before it has been handed over.
+    /// Waits for what comes next and appends it to `items`: at least one, or none if what happened is
+    /// that the stream has become live. Dropping the future loses nothing. `Err` says why the server
+    /// ends the stream; all before it has been handed over.
     pub async fn next(&mut self, items: &mut Vec<Item>) -> Result<(), CloseReason> {
-        let before = items.len();
-        while items.len() == before {
+        let (before, was_live) = (items.len(), self.is_live());
+        while items.len() == before && was_live == self.is_live() {
             match &self.state {
                 State::Opening(resume) => {
                     let resume = resume.clone();
@@ -233,6 +234,7 @@ impl Stream {
     async fn on_catch_up(&mut self, items: &mut Vec<Item>) -> Result<(), CloseReason> {
         let State::CatchingUp(catch_up) = &mut self.state else { return Ok(()) };
         if !catch_up.entries.is_empty() {
+            let before = items.len();
             for (partition, entry) in catch_up.entries.drain(..) {
                 if let Some(at) = catch_up.fence.get(partition) {
                     self.cursor.set(partition, PartitionCursor { position: entry.position(), ..at });
@@ -244,6 +246,8 @@ impl Stream {
                     }
                 });
             }
+            let events = items[before..].iter().filter(|item| matches!(item, Item::Replayed { .. })).count();
+            self.subscription.count_delivered(events);
             return Ok(());
         }
         if let Some(reading) = catch_up.readings.front() {

@@ -80,6 +80,8 @@ pub struct ConnectionFilter {
     pub channel: Option<Channel>,
     /// Those connected so.
     pub transport: Option<Transport>,
+    /// Those from this address.
+    pub remote: Option<IpAddr>,
 }
 
 impl ConnectionFilter {
@@ -88,5 +90,6 @@ impl ConnectionFilter {
         self.user.as_ref().is_none_or(|user| info.user.as_ref() == Some(user))
             && self.channel.as_ref().is_none_or(|channel| info.channels.contains(channel))
             && self.transport.is_none_or(|transport| info.transport == transport)
+            && self.remote.is_none_or(|remote| info.remote == Some(remote))
     }
 }

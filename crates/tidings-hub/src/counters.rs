@@ -40,6 +40,13 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Counts a stream that was turned away, for there are too many or the node is shutting down: it
+    /// ended as it began.
+    pub fn on_shed(&self, transport: Transport, reason: CloseReason) {
+        self.opened[transport as usize].add(1);
+        self.on_closed(transport, reason);
+    }
+
     /// Counts the end of a stream.
     pub(crate) fn on_closed(&self, transport: Transport, reason: CloseReason) {
         self.closed[transport as usize][reason as usize].add(1);

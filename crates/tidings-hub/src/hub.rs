@@ -34,6 +34,20 @@ pub trait Interest: Send + Sync {
     fn probe(&self, partition: Partition, registration: Registration);
 }
 
+impl<I: Interest + ?Sized> Interest for Arc<I> {
+    fn register(&self, channel: &Channel, registration: Registration) {
+        (**self).register(channel, registration);
+    }
+
+    fn unregister(&self, channel: &Channel, registration: Registration) {
+        (**self).unregister(channel, registration);
+    }
+
+    fn probe(&self, partition: Partition, registration: Registration) {
+        (**self).probe(partition, registration);
+    }
+}
+
 /// The subscribers of one node.
 pub struct Hub {
     state: Mutex<State>,
@@ -229,6 +243,11 @@ impl Hub {
     pub fn connections(&self, filter: &ConnectionFilter) -> Vec<ConnectionInfo> {
         let state = self.state.lock();
         state.connections.values().map(|s| &s.info).filter(|info| filter.matches(info)).cloned().collect()
+    }
+
+    /// How many connections the filter means.
+    pub fn count(&self, filter: &ConnectionFilter) -> usize {
+        self.state.lock().connections.values().filter(|s| filter.matches(&s.info)).count()
     }
 
     /// Ends one connection. `false` if there is none of this id.

@@ -76,8 +76,7 @@ impl Subscription {
         let before = frames.len();
         match queue.take(now, max_bytes, frames) {
             Ready::Frames => {
-                let transport = self.subscriber.info.transport as usize;
-                self.hub.counters().delivered[transport].add(frames.len() - before);
+                self.count_delivered(frames.len() - before);
                 Take::Frames
             }
             Ready::Closed(reason) => Take::Closed(reason),
@@ -86,6 +85,11 @@ impl Subscription {
                 Take::Wait(until)
             }
         }
+    }
+
+    /// Counts events that the transport was given. Those that it takes here are counted already.
+    pub fn count_delivered(&self, events: usize) {
+        self.hub.counters().delivered[self.subscriber.info.transport as usize].add(events);
     }
 
     /// Why the server wants it ended, if it does.
