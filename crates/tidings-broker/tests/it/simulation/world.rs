@@ -1,0 +1,415 @@
+//! What happens, one step at a time.
+
+use std::{cell::Cell, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+use tidings_broker::log::{KeyLimits, LogLimits};
+use tidings_core::{
+    Namespace, Namespaces, SharedNamespaces,
+    feed::Delivery,
+    ports::Clock as _,
+    stream::{Resume, Streams},
+};
+use tidings_hub::{ConnectionId, ConnectionInfo, Format, Hub, QueueLimits, Transport};
+use tidings_protocol::{
+    Channel, CloseReason, Cursor, Data, Epoch, Event, EventType, GapReason, Position, limits::POSITION_MAX,
+};
+
+use super::{
+    client::{Client, Sights},
+    clock::SimClock,
+    cluster::{Cluster, SimBroker, partition},
+};
+
+const CLIENTS: usize = 8;
+
+/// One way to run it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setting {
+    pub(crate) partitions: usize,
+    pub(crate) nodes: usize,
+    pub(crate) seed: u64,
+}
+
+struct Node {
+    hub: Arc<Hub>,
+    delivery: Delivery,
+    streams: Streams,
+}
+
+pub(crate) struct World {
+    setting: Setting,
+    rng: StdRng,
+    clock: Arc<SimClock>,
+    namespaces: SharedNamespaces,
+    cluster: Arc<Mutex<Cluster>>,
+    nodes: Vec<Node>,
+    clients: Vec<Client>,
+    channels: Vec<Channel>,
+    step: Cell<u64>,
+    /// Whether connections break at this time, so that there are others in which they last.
+    is_stormy: bool,
+    later_fences: u64,
+    conflated: u64,
+    pub(crate) sights: Sights,
+}
+
+/// Small sizes, so that everything overflows, is evicted and expires all the time.
+fn namespaces() -> Namespaces {
+    let millis = Duration::from_millis;
+    let base = Namespace { history_size: 12, history_ttl: millis(60_000), ..Namespace::default() };
+    let durable = |namespace| Namespace { durable: true, ..namespace };
+    let volatile = |namespace| Namespace { durable: false, ..namespace };
+    let named = [
+        ("default", durable(base.clone())),
+        ("tiny", durable(Namespace { history_size: 2, conflate_window: millis(0), ..base.clone() })),
+        ("brief", durable(Namespace { history_size: 30, history_ttl: millis(800), retain: true, ..base.clone() })),
+        ("volatile", volatile(base.clone())),
+        ("fleeting", volatile(Namespace { history_size: 3, history_ttl: millis(900), ..base.clone() })),
+        ("nothing", volatile(Namespace { history_size: 0, ..base })),
+    ];
+    Namespaces::new(named.map(|(label, namespace)| (label.to_owned(), namespace)).into())
+}
+
+fn channels() -> Vec<Channel> {
+    let names =
+        ["a", "tiny:a", "brief:a", "volatile:a", "fleeting:a", "nothing:a", "b", "tiny:b", "brief:b", "volatile:b"];
+    let more = (0..8).flat_map(|n| [format!("d{n}"), format!("volatile:d{n}")]);
+    names.map(ToOwned::to_owned).into_iter().chain(more).map(|name| Channel::parse(&name).expect("a name")).collect()
+}
+
+impl World {
+    pub(crate) fn new(setting: Setting) -> Self {
+        let mut rng = StdRng::seed_from_u64(setting.seed ^ (setting.partitions * 2 + setting.nodes) as u64);
+        let clock = Arc::new(SimClock::default());
+        let namespaces = namespaces().shared();
+        let limits = LogLimits {
+            // Some hundred events of 220 bytes, on however many partitions.
+            history_max_bytes: (22_000 / setting.partitions).max(7_000),
+            channels_max: (20 / setting.partitions).max(2),
+            keys: KeyLimits { window_ms: 1000, keys_max: 1 },
+        };
+        let cluster = Cluster::new(
+            setting.partitions,
+            setting.nodes,
+            namespaces.load_full(),
+            limits,
+            clock.clone(),
+            rng.random(),
+        );
+        let mut world = Self {
+            setting,
+            rng,
+            clock,
+            namespaces,
+            cluster: Arc::new(Mutex::new(cluster)),
+            nodes: Vec::new(),
+            clients: (0..CLIENTS).map(Client::new).collect(),
+            channels: channels(),
+            step: Cell::new(0),
+            is_stormy: true,
+            later_fences: 0,
+            conflated: 0,
+            sights: Sights::default(),
+        };
+        world.nodes = (0..setting.nodes).map(|node| world.begin_node(node)).collect();
+        world
+    }
+
+    pub(crate) fn run(&mut self, steps: u64) {
+        for step in 0..steps {
+            self.step.set(step);
+            self.take_step();
+        }
+        self.settle();
+    }
+
+    fn begin_node(&self, node: usize) -> Node {
+        let incarnation = self.cluster.lock().begin_node(node);
+        let broker = || SimBroker { cluster: self.cluster.clone(), node, incarnation };
+        let hub = Hub::new(self.cluster.lock().heads(), Box::new(broker()));
+        let (namespaces, clock) = (self.namespaces.clone(), self.clock.clone());
+        Node {
+            delivery: Delivery { hub: hub.clone(), namespaces: namespaces.clone(), clock: clock.clone() },
+            streams: Streams { hub: hub.clone(), broker: Arc::new(broker()), namespaces, clock },
+            hub,
+        }
+    }
+
+    fn take_step(&mut self) {
+        if self.rng.random_ratio(1, 300) {
+            self.is_stormy = !self.is_stormy;
+        }
+        match self.rng.random_range(0..1000) {
+            0..110 => self.append(),
+            110..340 => self.deliver_some(),
+            340..440 => {
+                let node = self.rng.random_range(0..self.nodes.len());
+                self.cluster.lock().answer(node);
+            }
+            440..700 => {
+                let is_spurious = self.rng.random_ratio(1, 20);
+                let client = self.rng.random_range(0..CLIENTS);
+                self.clients[client].poll(is_spurious, &self.cluster, &mut self.sights);
+            }
+            700..890 => self.read_some(),
+            890..920 if self.is_stormy => {
+                let client = self.rng.random_range(0..CLIENTS);
+                self.clients[client].cut(&mut self.sights);
+            }
+            900..940 => {
+                if let Some(client) = (0..CLIENTS).find(|client| !self.clients[*client].is_connected()) {
+                    self.connect(client, false);
+                }
+            }
+            940..955 => {
+                let millis = *[1, 10, 60, 400].choose(&mut self.rng).expect("one of four");
+                self.clock.advance(millis);
+            }
+            955..965 => {
+                let client = self.rng.random_range(0..CLIENTS);
+                self.clients[client].interrupt();
+            }
+            965..980 => {
+                let (number, count) = (self.rng.random_range(0..self.setting.partitions), self.rng.random_range(1..20));
+                self.cluster.lock().flush(number, count);
+            }
+            980..990 => {
+                let number = self.rng.random_range(0..self.setting.partitions);
+                self.cluster.lock().sweep(number);
+            }
+            990..992 => {
+                let channel = self.channels.choose(&mut self.rng).expect("some").clone();
+                self.cluster.lock().purge(&channel);
+            }
+            // A burst: what makes queues overflow, and memory.
+            992..994 => (0..30).for_each(|_| self.append()),
+            994..995 => {
+                let node = self.rng.random_range(0..self.nodes.len());
+                self.restart_nodes(|other| other == node);
+            }
+            995..996 => {
+                self.cut_all();
+                self.cluster.lock().restart();
+                self.restart_nodes(|_| true);
+            }
+            996..997 if self.rng.random_ratio(1, 3) => {
+                self.cut_all();
+                let number = self.rng.random_range(0..self.setting.partitions);
+                self.cluster.lock().begin_epoch(number);
+                self.restart_nodes(|_| true);
+            }
+            _ if self.rng.random_ratio(1, 3) => self.settle(),
+            _ => {}
+        }
+    }
+
+    fn append(&mut self) {
+        // Half of all events on six channels that everybody wants.
+        let popular = if self.rng.random() { 6 } else { self.channels.len() };
+        let channel = self.channels[..popular].choose(&mut self.rng).expect("some").clone();
+        let number: u32 = self.rng.random_range(0..1000);
+        let conflate = self.rng.random_ratio(1, 3).then(|| if self.rng.random() { "x" } else { "y" });
+        let event = Event {
+            channel,
+            event_type: EventType::default(),
+            data: Data::trusted(number.to_string()),
+            sent_at: self.clock.now(),
+            key: None,
+            conflate: conflate.map(Into::into),
+            expires_in_secs: self.rng.random_ratio(1, 4).then(|| self.rng.random_range(1..3)),
+        };
+        let fails = self.rng.random_ratio(1, 100);
+        self.cluster.lock().append(event, fails);
+    }
+
+    fn deliver_some(&mut self) {
+        let node = self.rng.random_range(0..self.nodes.len());
+        let number = self.rng.random_range(0..self.setting.partitions);
+        for _ in 0..self.rng.random_range(1..8) {
+            if !self.deliver(node, number) {
+                return;
+            }
+        }
+    }
+
+    fn deliver(&self, node: usize, number: usize) -> bool {
+        let item = self.cluster.lock().take_item(node, number);
+        let Some(item) = item else { return false };
+        self.nodes[node].delivery.deliver(item);
+        true
+    }
+
+    fn read_some(&mut self) {
+        let client = self.rng.random_range(0..CLIENTS);
+        // The higher the number, the slower the client.
+        for _ in 0..self.rng.random_range(1..=1 + (CLIENTS - client) / 2) {
+            if !self.clients[client].read(&self.cluster, self.clock.now(), &mut self.sights) {
+                return;
+            }
+        }
+    }
+
+    fn cut_all(&mut self) {
+        self.clients.iter_mut().for_each(|client| client.cut(&mut self.sights));
+    }
+
+    fn restart_nodes(&mut self, is_meant: impl Fn(usize) -> bool) {
+        for node in (0..self.nodes.len()).filter(|node| is_meant(*node)) {
+            self.clients.iter_mut().filter(|client| client.node == node).for_each(|c| c.cut(&mut self.sights));
+            let counters = self.nodes[node].hub.counters();
+            self.later_fences += counters.later_fences.get();
+            self.conflated += counters.conflated.get();
+            self.nodes[node] = self.begin_node(node);
+        }
+    }
+
+    fn connect(&mut self, client: usize, is_calm: bool) {
+        let (resume, is_new_chain) = self.choose_resume(client, is_calm);
+        let before = self.clients[client].node;
+        let node = self.rng.random_range(0..self.nodes.len());
+        self.sights.resumed_elsewhere += u64::from(node != before);
+        let client = &mut self.clients[client];
+        client.node = node;
+        if client.channels.is_empty() || self.rng.random_ratio(1, 8) {
+            let popular = if self.rng.random() { 6 } else { self.channels.len() };
+            let count = self.rng.random_range(1..=popular.min(9));
+            client.channels = self.channels[..popular].choose_multiple(&mut self.rng, count).cloned().collect();
+        }
+        let info = ConnectionInfo {
+            id: ConnectionId::random(),
+            user: None,
+            transport: Transport::Sse,
+            remote: None,
+            opened_at: self.clock.now(),
+            channels: client.channels.clone(),
+        };
+        let limits = QueueLimits { max_bytes: 1200, max_events: self.rng.random_range(2..12) };
+        let stream = self.nodes[node].streams.open(info, Format::Sse, limits, resume.clone());
+        client.on_connect(stream, self.nodes[node].hub.clone(), resume, is_new_chain);
+    }
+
+    /// Where a client says that it was, and whether that is something else than where it really was.
+    fn choose_resume(&mut self, client: usize, is_calm: bool) -> (Resume, bool) {
+        let replay = *[0, 0, 1, 3, usize::MAX].choose(&mut self.rng).expect("one of five");
+        let client = &self.clients[client];
+        let parse = |id: &str| id.parse::<Cursor>().map_or(Resume::Unusable, Resume::After);
+        let last = match client.last_id.is_empty() {
+            true => return (Resume::New { replay }, true),
+            false => parse(&client.last_id),
+        };
+        let number = partition(self.rng.random_range(0..self.setting.partitions));
+        let moved = |to: &dyn Fn(Epoch, Position) -> (Epoch, Position)| match &last {
+            Resume::After(cursor) => {
+                let mut cursor = cursor.clone();
+                if let Some(at) = cursor.get(number) {
+                    let (epoch, position) = to(at.epoch, at.position);
+                    cursor.set(number, tidings_protocol::PartitionCursor { epoch, position });
+                }
+                (Resume::After(cursor), true)
+            }
+            other => (other.clone(), true),
+        };
+        match self.rng.random_range(0..100) {
+            _ if is_calm => (last, false),
+            0..3 => (Resume::New { replay }, true),
+            3..6 => (Resume::Unusable, true),
+            6..8 => moved(&|epoch, position| (Epoch(!epoch.0), position)),
+            8..10 => moved(&|epoch, _| (epoch, Position(POSITION_MAX))),
+            10..12 => match &last {
+                // A cursor that speaks of no partition at all is none.
+                Resume::After(cursor) if self.setting.partitions > 1 => {
+                    let mut fewer = Cursor::default();
+                    cursor.entries().filter(|(at, _)| *at != number).for_each(|(at, to)| fewer.set(at, to));
+                    (Resume::After(fewer), true)
+                }
+                _ => (Resume::Unusable, true),
+            },
+            12..17 => match client.earlier_ids.choose(&mut self.rng) {
+                Some(id) if !id.is_empty() => (parse(id), true),
+                _ => (last, false),
+            },
+            _ => (last, false),
+        }
+    }
+
+    /// Nothing new happens until all that is under way has arrived. Then nobody may lack anything.
+    fn settle(&mut self) {
+        for round in 0.. {
+            assert!(round < 10_000, "it never settles");
+            let mut is_busy = false;
+            for client in 0..CLIENTS {
+                if !self.clients[client].is_connected() {
+                    self.connect(client, true);
+                    is_busy = true;
+                }
+            }
+            for node in 0..self.nodes.len() {
+                is_busy |= self.cluster.lock().answer(node);
+                for number in 0..self.setting.partitions {
+                    while self.deliver(node, number) {
+                        is_busy = true;
+                    }
+                }
+            }
+            for client in &mut self.clients {
+                is_busy |= client.poll(false, &self.cluster, &mut self.sights);
+                while client.read(&self.cluster, self.clock.now(), &mut self.sights) {
+                    is_busy = true;
+                }
+            }
+            if !is_busy {
+                // Windows end by themselves, and then there may be more.
+                self.clock.advance(200);
+                let woken = self.clients.iter_mut().any(|client| client.poll(false, &self.cluster, &mut self.sights));
+                if !woken {
+                    break;
+                }
+            }
+        }
+        let now = self.clock.now();
+        self.clients.iter_mut().for_each(|client| client.must_have_all(&self.cluster, now, &mut self.sights));
+    }
+
+    /// That the run was worth something: each thing it is about did happen.
+    pub(crate) fn assert_saw_enough(&self) {
+        let counted = |counter: fn(&tidings_hub::Counters) -> u64| -> u64 {
+            self.nodes.iter().map(|node| counter(node.hub.counters())).sum()
+        };
+        let sights = &self.sights;
+        let later_fences = self.later_fences + counted(|counters| counters.later_fences.get());
+        let conflated = self.conflated + counted(|counters| counters.conflated.get());
+        let gaps = |reason| sights.gaps.get(&reason).copied().unwrap_or_default();
+        let closed = |reason| sights.closed.get(&reason).copied().unwrap_or_default();
+        for (what, count) in [
+            ("replayed events", sights.replayed),
+            ("live events", sights.live),
+            ("later fences", later_fences),
+            ("conflated events", conflated),
+            ("events that a newer one replaced", sights.conflated_away),
+            ("events past their time", sights.past),
+            ("events in gaps", sights.in_gaps),
+            ("cuts during catch-up", sights.cut_in_catch_up),
+            ("slow consumers", closed(CloseReason::SlowConsumer)),
+            ("histories that failed", closed(CloseReason::Error)),
+            ("gaps of evicted events", gaps(GapReason::Evicted)),
+            ("gaps of expired events", gaps(GapReason::Expired)),
+            ("gaps of restarts", gaps(GapReason::Restart)),
+            ("gaps of new epochs", gaps(GapReason::Epoch)),
+            ("gaps of unusable cursors", gaps(GapReason::Unusable)),
+        ] {
+            assert!(count > 0, "no {what} in {:?}", self.setting);
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let Setting { partitions, nodes, seed } = self.setting;
+            eprintln!("simulation with {partitions} partitions and {nodes} nodes failed at step {}", self.step.get());
+            eprintln!("to repeat: TIDINGS_SIM_SEED={seed}");
+        }
+    }
+}
