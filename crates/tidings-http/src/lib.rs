@@ -1,1 +1,156 @@
-//! The HTTP side of Tidings: API, transports, authentication, problems.
+//! The HTTP side of Tidings: the only crate that knows HTTP.
+//!
+//! A connection passes [`server`] → [`router`] → [`caller`] (who is it, and not too fast) → a call of
+//! [`api`] → for a stream, a [`transport`]. What goes wrong on the way is a [`problem`].
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::Response,
+    routing::get,
+};
+use http::{HeaderValue, Method, header};
+use tower_http::cors::{AllowCredentials, AllowOrigin, CorsLayer};
+use utoipa::{
+    OpenApi,
+    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub mod api;
+pub mod app;
+pub mod auth;
+mod blocks;
+mod body;
+pub mod caller;
+pub mod client_address;
+pub mod metrics;
+mod path;
+pub mod problem;
+mod query;
+pub mod rate_limit;
+pub mod server;
+pub mod settings;
+mod socket;
+pub mod transport;
+
+pub use app::{App, AppParts};
+pub use server::serve;
+
+/// What `/openapi.json` says besides the calls.
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Tidings",
+    description = "Real-time push: publish events, stream them over SSE or long-poll, resume without loss. \
+                   Errors are `application/problem+json` (RFC 9457) with a stable `code`. \
+                   Send `Authorization: Bearer` with an API key (`tk_…`) or a JWT.",
+    license(name = "Apache-2.0", identifier = "Apache-2.0"),
+), modifiers(&Bearer), security((), ("bearer" = [])))]
+struct Description;
+
+/// How requests are authorized, so that the viewer at `/docs` can be told a key or a token.
+struct Bearer;
+
+impl utoipa::Modify for Bearer {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API key or a JWT")).build();
+        let components = openapi.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(scheme));
+    }
+}
+
+fn calls() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(api::publish::publish))
+        .routes(routes!(api::subscribe::subscribe))
+        .routes(routes!(api::tickets::issue))
+        .routes(routes!(api::channels::channel))
+        .routes(routes!(api::channels::history, api::channels::purge))
+        .routes(routes!(api::connections::list))
+        .routes(routes!(api::connections::close))
+        .routes(routes!(api::connections::close_user))
+        .routes(routes!(api::operations::health))
+        .routes(routes!(api::operations::ready))
+        .routes(routes!(api::operations::metrics))
+}
+
+/// The description of the API, as `/openapi.json` gives it.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    calls().into_openapi()
+}
+
+/// All routes of a server, to be served by [`serve`] or merged into an application's own router.
+pub fn router(app: Arc<App>) -> Router {
+    let (calls, openapi) = calls().split_for_parts();
+    let cors = cors(app.clone());
+    // Without the badge of an outside service, which would be sent the URL of the description.
+    let viewer = utoipa_swagger_ui::Config::default().validator_url("none");
+    let docs = utoipa_swagger_ui::SwaggerUi::new("/docs").url("/openapi.json", openapi).config(viewer);
+    calls
+        .route("/", get(api::operations::page))
+        .merge(docs)
+        .fallback(api::operations::not_found)
+        .method_not_allowed_fallback(api::operations::method_not_allowed)
+        .layer(middleware::from_fn_with_state(app.clone(), limit_url))
+        .layer(middleware::from_fn_with_state(app.clone(), count_refusals))
+        .layer(cors)
+        .with_state(app)
+}
+
+/// Pages of the listed origins may call the API; with `--dev`, so may pages on loopback.
+fn cors(app: Arc<App>) -> CorsLayer {
+    let of_credentials = app.clone();
+    // Never by `*`: any page at all could then act as whoever looks at it.
+    let allow_credentials = AllowCredentials::predicate(move |origin: &HeaderValue, _| {
+        let settings = of_credentials.settings();
+        settings.allows_cookies && settings.cors_origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes())
+    });
+    let allow_origin = AllowOrigin::predicate(move |origin: &HeaderValue, _| {
+        let settings = app.settings();
+        let Ok(origin) = origin.to_str() else { return false };
+        settings.cors_origins.iter().any(|allowed| allowed == "*" || allowed == origin)
+            || settings.dev && is_loopback(origin)
+    });
+    CorsLayer::new()
+        .allow_origin(allow_origin)
+        .allow_credentials(allow_credentials)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::CACHE_CONTROL,
+            header::HeaderName::from_static("last-event-id"),
+        ])
+        .expose_headers([header::RETRY_AFTER])
+        .max_age(std::time::Duration::from_secs(3600))
+}
+
+fn is_loopback(origin: &str) -> bool {
+    let Some(host) = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) else { return false };
+    let host = host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
+    matches!(host, "localhost" | "127.0.0.1" | "[::1]")
+}
+
+/// Refuses targets over the limit. Those over 64 KiB, and heads that are too large as a whole, are
+/// refused before, while they are being read.
+async fn limit_url(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, problem::Problem> {
+    let max = app.settings().limits.url_max_bytes;
+    let bytes = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if bytes > max {
+        let detail = format!("the URL has {bytes} bytes; accepted are up to {max} (limits.max_url_bytes)");
+        return Err(problem::Problem::new(problem::Code::UrlTooLong, detail));
+    }
+    Ok(next.run(request).await)
+}
+
+/// Counts answers that are problems, by their code.
+async fn count_refusals(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Infallible> {
+    let response = next.run(request).await;
+    if let Some(code) = response.extensions().get::<problem::Code>() {
+        app.metrics.refused(code.as_str());
+    }
+    Ok(response)
+}

@@ -1,0 +1,226 @@
+//! `GET /v1/subscribe`: the stream, as SSE or long-poll.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use axum::{
+    extract::{RawQuery, State},
+    response::{IntoResponse as _, Response},
+};
+use http::{Extensions, HeaderMap, StatusCode, header};
+use tidings_core::{Principal, stream::Resume};
+use tidings_hub::{ConnectionFilter, ConnectionId, ConnectionInfo, Format, Transport};
+use tidings_protocol::{Channel, CloseReason, Cursor};
+
+use crate::{
+    app::App,
+    caller::{Caller, StreamCaller, denied},
+    problem::{Code, Problem, ProblemBody},
+    query::{Query, last_event_id},
+    settings::Settings,
+    socket::SocketEnd,
+    transport::{long_poll, sse},
+};
+
+/// The query parameters of a stream.
+const PARAMETERS: [&str; 6] = ["channel", "envelope", "replay", "last_event_id", "lastEventId", "Last-Event-ID"];
+
+/// Open a stream of one or more channels.
+///
+/// `Accept: text/event-stream` (or none) is answered by server-sent events, `Accept: application/json`
+/// by long-poll. A token's own personal channel is always included.
+#[utoipa::path(
+    get, path = "/v1/subscribe", tag = "subscribe",
+    params(
+        ("channel" = Option<Vec<String>>, Query, explode = true, description = "The channels, each as a parameter of its own"),
+        ("envelope" = Option<bool>, Query, description = "1: the data of each frame is {id, channel, event, data, sent_at}"),
+        ("replay" = Option<String>, Query, description = "A number or `all`: each channel's last events first. Ignored with a cursor"),
+        ("last_event_id" = Option<String>, Query, description = "A cursor to resume from; also lastEventId and Last-Event-ID. The header wins"),
+        ("ticket" = Option<String>, Query, description = "A ticket from POST /v1/tickets, for clients that cannot set headers"),
+        ("Last-Event-ID" = Option<String>, Header, description = "A cursor to resume from"),
+    ),
+    responses(
+        (status = 200, description = "The stream", content((String = "text/event-stream"), (long_poll::Answer = "application/json"))),
+        (status = 204, description = "Do not come back"),
+        (status = "default", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn subscribe(
+    State(app): State<Arc<App>>,
+    StreamCaller(caller): StreamCaller,
+    headers: HeaderMap,
+    extensions: Extensions,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let settings = app.settings();
+    let transport = transport_of(&headers)?;
+    let query = Query::parse(query.as_deref(), &PARAMETERS)?;
+    let channels = channels_of(&app, &settings, &caller.principal, &query)?;
+    let format = match (transport, query.flag("envelope")?) {
+        (Transport::LongPoll, _) => Format::Json,
+        (Transport::Sse, true) => Format::SseEnvelope,
+        (Transport::Sse, false) => Format::Sse,
+    };
+    let replay = match query.one("replay")? {
+        None => 0,
+        Some("all") => usize::MAX,
+        Some(text) => text.parse().map_err(|_| {
+            Problem::new(
+                Code::InvalidQuery,
+                "replay: accepted are `all` and a number of events; the inbox's `unread` is not in this version",
+            )
+        })?,
+    };
+    let last_event_id = last_event_id(&headers, &query)?;
+    let resume = match &last_event_id {
+        None => Resume::New { replay },
+        Some(text) => text.parse::<Cursor>().map_or(Resume::Unusable, Resume::After),
+    };
+    if caller.principal.user().is_some_and(|user| app.blocks.contains(user, app.clock().now())) {
+        // The one answer after which an EventSource does not try again (WHATWG HTML §9.2.3).
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    check_shares(&app, &settings, &caller)?;
+    if let Some(reason) = overload(&app, &settings) {
+        app.streams.hub.counters().on_shed(transport, reason);
+        return turn_away(&settings, transport, reason);
+    }
+
+    let now = app.clock().now();
+    let is_resume = last_event_id.is_some();
+    let expires_in = caller.principal.expires_at().map(|at| Duration::from_millis(at.saturating_sub(now)));
+    let info = ConnectionInfo {
+        id: ConnectionId::random(),
+        user: caller.principal.user().cloned(),
+        transport,
+        remote: caller.address,
+        opened_at: now,
+        channels,
+    };
+    let stream = app.streams.open(info, format, settings.stream.queue, resume);
+    match transport {
+        Transport::LongPoll => {
+            let polled = long_poll::LongPoll {
+                stream,
+                own_cursor: last_event_id.unwrap_or_default(),
+                held: settings.stream.long_poll,
+                expires_in,
+                metrics: app.metrics.clone(),
+            };
+            Ok(long_poll::respond(polled).await)
+        }
+        Transport::Sse => Ok(sse::respond(sse::SseStream {
+            stream,
+            format,
+            settings,
+            node: app.node.clone(),
+            is_resume,
+            expires_in,
+            socket_end: extensions.get::<SocketEnd>().cloned(),
+            metrics: app.metrics.clone(),
+            clock: app.clock().clone(),
+        })),
+    }
+}
+
+fn transport_of(headers: &HeaderMap) -> Result<Transport, Problem> {
+    if headers.contains_key(header::UPGRADE) {
+        return Err(Problem::new(
+            Code::NotAcceptable,
+            "upgrade: WebSocket is not in this version; accepted are SSE and long-poll",
+        ));
+    }
+    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let ranges: Vec<String> = accept
+        .flat_map(|value| value.split(','))
+        .map(|range| range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+        .collect();
+    let accepts = |names: &[&str]| ranges.iter().any(|range| names.contains(&range.as_str()));
+    // Who accepts anything gets the stream, unless it names JSON.
+    if accepts(&["text/event-stream"]) {
+        Ok(Transport::Sse)
+    } else if accepts(&["application/json"]) {
+        Ok(Transport::LongPoll)
+    } else if ranges.is_empty() || accepts(&["*/*", "text/*"]) {
+        Ok(Transport::Sse)
+    } else {
+        Err(Problem::new(
+            Code::NotAcceptable,
+            "accept: there are text/event-stream (SSE) and application/json (long-poll)",
+        ))
+    }
+}
+
+/// The channels of the stream, each once, each permitted.
+fn channels_of(app: &App, settings: &Settings, who: &Principal, query: &Query) -> Result<Vec<Channel>, Problem> {
+    let max = settings.limits.channels_per_stream;
+    let named = query.all("channel").count();
+    if named > max {
+        let detail = format!("channel: {named} given; accepted are up to {max} (limits.max_channels_per_stream)");
+        return Err(Problem::new(Code::TooManyChannels, detail));
+    }
+    let namespaces = app.streams.namespaces.load();
+    let mut seen = HashSet::new();
+    let mut channels = Vec::new();
+    for name in query.all("channel") {
+        let channel =
+            Channel::parse(name).map_err(|error| Problem::new(Code::InvalidQuery, format!("channel: {error}")))?;
+        who.may_subscribe(&channel, &namespaces).map_err(|refusal| denied(who, &refusal, settings))?;
+        if seen.insert(channel.clone()) {
+            channels.push(channel);
+        }
+    }
+    if let Some(user) = who.user() {
+        let personal = Channel::personal(user);
+        if seen.insert(personal.clone()) {
+            channels.push(personal);
+        }
+    }
+    if channels.is_empty() {
+        let detail =
+            "channel: name at least one, as in ?channel=chat:lobby; only a user's token has a channel of its own";
+        return Err(Problem::new(Code::ChannelMissing, detail));
+    }
+    Ok(channels)
+}
+
+/// Why a new stream cannot be had now, if it cannot.
+fn overload(app: &App, settings: &Settings) -> Option<CloseReason> {
+    if app.is_draining() {
+        return Some(CloseReason::Drain);
+    }
+    (app.streams.hub.connection_count() >= settings.limits.connections).then_some(CloseReason::Overload)
+}
+
+/// Tells a client to come back later, in the words of its transport.
+fn turn_away(settings: &Settings, transport: Transport, reason: CloseReason) -> Result<Response, Problem> {
+    // Longer than usual: coming back at once would not help.
+    let retry_ms = settings.stream.random_retry_ms() * 5;
+    let problem = match (transport, reason) {
+        (Transport::Sse, reason) => return Ok(sse::respond_ended(reason, retry_ms)),
+        (Transport::LongPoll, CloseReason::Drain) => {
+            Problem::new(Code::Draining, "this node is shutting down; come back, to another one")
+        }
+        (Transport::LongPoll, _) => Problem::new(Code::Overload, "this node takes no more streams now"),
+    };
+    Err(problem.retry_after(retry_ms.div_ceil(1000)))
+}
+
+/// One user or address must not take all the streams of a node.
+fn check_shares(app: &App, settings: &Settings, caller: &Caller) -> Result<(), Problem> {
+    let (per_user, per_address) = (settings.limits.connections_per_user, settings.limits.connections_per_address);
+    if let Some(user) = caller.principal.user().filter(|_| per_user > 0) {
+        let filter = ConnectionFilter { user: Some(user.clone()), ..ConnectionFilter::default() };
+        if app.streams.hub.count(&filter) >= per_user {
+            let detail = format!("a user may have {per_user} streams (limits.max_connections_per_user)");
+            return Err(Problem::new(Code::TooManyConnections, detail).retry_after(5));
+        }
+    }
+    if let Some(address) = caller.address.filter(|_| per_address > 0) {
+        let filter = ConnectionFilter { remote: Some(address), ..ConnectionFilter::default() };
+        if app.streams.hub.count(&filter) >= per_address {
+            let detail = format!("an address may have {per_address} streams (limits.max_streams_per_ip)");
+            return Err(Problem::new(Code::TooManyConnections, detail).retry_after(5));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,233 @@
+//! The Prometheus metrics of one server. No globals: two servers in one process count apart.
+
+use std::sync::Arc;
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder},
+    metrics::{
+        MetricType,
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::ConstGauge,
+        histogram::Histogram,
+    },
+    registry::Registry,
+};
+use tidings_core::{ports::Broker, stream::Streams};
+use tidings_hub::{ConnectionFilter, Hub, Transport};
+use tidings_protocol::{CloseReason, Millis};
+
+use crate::auth::Authenticator;
+
+/// What became of a client that came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ResumeOutcome {
+    /// It got all that it had missed.
+    Complete,
+    /// Something that it had missed was gone, and it was told.
+    Gap,
+    /// It left before all was sent.
+    Interrupted,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NamespaceLabel {
+    namespace: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: ResumeOutcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabel {
+    code: &'static str,
+}
+
+impl EncodeLabelValue for ResumeOutcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        let word = match self {
+            Self::Complete => "complete",
+            Self::Gap => "gap",
+            Self::Interrupted => "interrupted",
+        };
+        EncodeLabelValue::encode(&word, encoder)
+    }
+}
+
+/// What is counted on the way; the rest is read from its owners when metrics are asked for.
+pub struct Metrics {
+    registry: Registry,
+    published: Family<NamespaceLabel, Counter>,
+    duplicates: Family<NamespaceLabel, Counter>,
+    refused: Family<CodeLabel, Counter>,
+    resumes: Family<OutcomeLabel, Counter>,
+    delivery_seconds: Histogram,
+}
+
+/// Upper bounds of `tidings_delivery_seconds`: from below a loopback's delay to a forgotten tab.
+const DELIVERY_BUCKETS: [f64; 16] =
+    [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+impl Metrics {
+    /// Metrics of a server with these parts.
+    pub fn new(streams: &Streams, authenticator: Arc<Authenticator>, version: &'static str) -> Self {
+        let (hub, broker) = (streams.hub.clone(), streams.broker.clone());
+        let mut registry = Registry::with_prefix("tidings");
+        let published = Family::<NamespaceLabel, Counter>::default();
+        for (label, _) in streams.namespaces.load().labelled() {
+            drop(published.get_or_create(&NamespaceLabel { namespace: label.to_owned() }));
+        }
+        registry.register("events_published", "Events accepted, by configured namespace", published.clone());
+        let duplicates = Family::default();
+        registry.register(
+            "events_duplicate",
+            "Publishes answered with an earlier event of the same key, by configured namespace",
+            duplicates.clone(),
+        );
+        let refused = Family::default();
+        registry.register(
+            "requests_refused",
+            "Requests and batch lines answered with a problem, by code",
+            refused.clone(),
+        );
+        let resumes = Family::<OutcomeLabel, Counter>::default();
+        // A counter that is not there until it counts hides its first increase.
+        for outcome in [ResumeOutcome::Complete, ResumeOutcome::Gap, ResumeOutcome::Interrupted] {
+            drop(resumes.get_or_create(&OutcomeLabel { outcome }));
+        }
+        registry.register("resume", "Streams that came back with a cursor, by outcome", resumes.clone());
+        let delivery_seconds = Histogram::new(DELIVERY_BUCKETS);
+        registry.register(
+            "delivery_seconds",
+            "From sent_at to the frame being handed to the socket's writer, live events only",
+            delivery_seconds.clone(),
+        );
+        registry.register(
+            "build",
+            "The running version",
+            prometheus_client::metrics::info::Info::new([("version", version)]),
+        );
+        registry.register_collector(Box::new(Observed { hub, broker, authenticator }));
+        Self { registry, published, duplicates, refused, resumes, delivery_seconds }
+    }
+
+    /// An event was accepted.
+    pub fn published(&self, namespace: &str, is_duplicate: bool) {
+        let family = if is_duplicate { &self.duplicates } else { &self.published };
+        family.get_or_create(&NamespaceLabel { namespace: namespace.to_owned() }).inc();
+    }
+
+    /// A request was refused.
+    pub fn refused(&self, code: &'static str) {
+        self.refused.get_or_create(&CodeLabel { code }).inc();
+    }
+
+    /// A client came back.
+    pub fn resumed(&self, outcome: ResumeOutcome) {
+        self.resumes.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// An event reached a stream so long after it was sent.
+    pub fn delivery_seconds(&self, millis: Millis) {
+        self.delivery_seconds.observe(millis as f64 / 1000.0);
+    }
+
+    /// All metrics in the OpenMetrics text format.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// Numbers that others own.
+struct Observed {
+    hub: Arc<Hub>,
+    broker: Arc<dyn Broker>,
+    authenticator: Arc<Authenticator>,
+}
+
+impl std::fmt::Debug for Observed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Observed")
+    }
+}
+
+impl Collector for Observed {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let counters = self.hub.counters();
+
+        let mut family = encoder.encode_descriptor("connections", "Open streams", None, MetricType::Gauge)?;
+        for transport in Transport::ALL {
+            let filter = ConnectionFilter { transport: Some(transport), ..ConnectionFilter::default() };
+            let open = self.hub.count(&filter) as i64;
+            ConstGauge::new(open).encode(family.encode_family(&[("transport", transport.as_str())])?)?;
+        }
+        let mut family =
+            encoder.encode_descriptor("connections_opened", "Streams opened", None, MetricType::Counter)?;
+        for transport in Transport::ALL {
+            let value = ConstCounter::new(counters.opened[transport as usize].get());
+            value.encode(family.encode_family(&[("transport", transport.as_str())])?)?;
+        }
+        let mut family = encoder.encode_descriptor("connections_closed", "Streams ended", None, MetricType::Counter)?;
+        for transport in Transport::ALL {
+            for reason in CloseReason::ALL {
+                let value = ConstCounter::new(counters.closed[transport as usize][reason as usize].get());
+                let labels = [("transport", transport.as_str()), ("reason", reason.as_str())];
+                value.encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let help = "Events handed to streams, live or from history";
+        let mut family = encoder.encode_descriptor("events_delivered", help, None, MetricType::Counter)?;
+        for transport in Transport::ALL {
+            let value = ConstCounter::new(counters.delivered[transport as usize].get());
+            value.encode(family.encode_family(&[("transport", transport.as_str())])?)?;
+        }
+        let help = "Live events that were not delivered to a stream: a newer one took their place, or the \
+                    stream was closed and its client resumes";
+        let mut family = encoder.encode_descriptor("events_dropped", help, None, MetricType::Counter)?;
+        for (reason, counter) in [("conflated", &counters.conflated), ("slow_consumer", &counters.overflowed)] {
+            ConstCounter::new(counter.get()).encode(family.encode_family(&[("reason", reason)])?)?;
+        }
+        let help = "Times that a stream could not catch up with its buffer and read history again";
+        let family = encoder.encode_descriptor("stream_later_fences", help, None, MetricType::Counter)?;
+        ConstCounter::new(counters.later_fences.get()).encode(family)?;
+        let family =
+            encoder.encode_descriptor("channels_listened", "Channels with a stream here", None, MetricType::Gauge)?;
+        ConstGauge::new(self.hub.channel_count() as i64).encode(family)?;
+
+        if let Some(keys) = self.authenticator.key_fetch_status() {
+            let help = "Keys held from auth.jwks_url";
+            let family = encoder.encode_descriptor("jwks_keys", help, None, MetricType::Gauge)?;
+            ConstGauge::new(keys.keys as i64).encode(family)?;
+            let help = "Fetches of auth.jwks_url, by outcome";
+            let mut family = encoder.encode_descriptor("jwks_fetches", help, None, MetricType::Counter)?;
+            for (outcome, count) in [("success", keys.successes), ("failure", keys.failures)] {
+                ConstCounter::new(count).encode(family.encode_family(&[("outcome", outcome)])?)?;
+            }
+        }
+
+        let status = self.broker.status();
+        let family = encoder.encode_descriptor(
+            "broker_up",
+            "1 while the log can take durable events",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(i64::from(status.trouble.is_none())).encode(family)?;
+        for (name, value) in status.gauges {
+            let name = format!("broker_{name}");
+            let family = encoder.encode_descriptor(&name, "A number of the log", None, MetricType::Gauge)?;
+            ConstGauge::new(value as i64).encode(family)?;
+        }
+        for (name, value) in status.counters {
+            let name = format!("broker_{name}");
+            let family = encoder.encode_descriptor(&name, "A count of the log", None, MetricType::Counter)?;
+            ConstCounter::new(value).encode(family)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,100 @@
+//! From an accepted connection to the router.
+//!
+//! The accept loop and the HTTP/1.1 connection are ours rather than axum's, for the socket has to be
+//! set up, watched and (where a stream engine wants it) taken back.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body, extract::ConnectInfo};
+use http::Request;
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt as _;
+
+use crate::{app::App, socket::Socket};
+
+/// Sockets beyond the streams: requests of backends, and streams that are being told to come back.
+const SPARE_SOCKETS: usize = 1024;
+
+/// How long answered connections may take to close after the drain.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long to wait when the process has no descriptor left: until some connection has ended.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves until `shutdown`, drains, and returns when every connection has ended.
+pub async fn serve(app: Arc<App>, router: Router, listener: TcpListener, shutdown: CancellationToken) {
+    let connections = TaskTracker::new();
+    let closing = CancellationToken::new();
+    let drained = async {
+        shutdown.cancelled().await;
+        app.drain().await;
+    };
+    tokio::pin!(drained);
+    loop {
+        // Connections are still taken while streams are being closed: a load balancer needs its time
+        // to see that this node is not ready.
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut drained => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // The limit as it is now: a reload may have changed it.
+        if connections.len() >= app.settings().limits.connections.saturating_add(SPARE_SOCKETS) {
+            app.metrics.refused("too_many_sockets");
+            continue;
+        }
+        let (app, router, closing) = (app.clone(), router.clone(), closing.clone());
+        connections.spawn(async move {
+            serve_connection(&app, router, stream, peer, closing).await;
+        });
+    }
+    drop(listener);
+    closing.cancel();
+    connections.close();
+    if tokio::time::timeout(CLOSE_TIMEOUT, connections.wait()).await.is_err() {
+        tracing::warn!(connections = connections.len(), "connections were still open when the drain ended");
+    }
+}
+
+async fn serve_connection(app: &App, router: Router, stream: TcpStream, peer: SocketAddr, closing: CancellationToken) {
+    let settings = app.settings();
+    let socket = match Socket::new(stream, settings.stream.write_timeout, settings.stream.tcp_user_timeout) {
+        Ok(socket) => socket,
+        // The peer has gone already.
+        Err(error) => return tracing::debug!(%error, "a connection could not be set up"),
+    };
+    let end = socket.end();
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(end.clone());
+        let router = router.clone();
+        async move { router.oneshot(request.map(Body::new)).await.map_err(|never: Infallible| never) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(settings.header_timeout)
+        .max_buf_size(settings.limits.head_max_bytes)
+        .serve_connection(TokioIo::new(socket), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = closing.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        // Resets, half-sent requests, garbage instead of HTTP: the peer's doing, and counted by the streams.
+        tracing::debug!(%error, %peer, "a connection ended");
+    }
+}
