@@ -1,1 +1,29 @@
-//! Test equipment: servers as child processes, a proxy that cuts connections, clients.
+//! Test equipment for Tidings: the server as a child process, a proxy that cuts connections, clients,
+//! and what must be true of what they received.
+//!
+//! Only ever a dev-dependency. It knows the formats (`tidings-protocol`) and speaks to the server over
+//! TCP like everybody else, so that a test written with it is a test of the contract.
+//!
+//! - [`process`]: `tidings serve` on a free port, in a directory of its own, killed on drop.
+//! - [`proxy`]: loses connections on purpose, at any byte.
+//! - [`client`]: one event stream; [`resuming`]: one that comes back for ever; [`publisher`]: a backend
+//!   that repeats until it is acknowledged.
+//! - [`model`]: every acknowledged event, once, in order.
+//! - [`stress`]: all of it together, while the server is being killed.
+//! - [`node`] and [`browsers`]: the public JavaScript clients.
+//! - [`port`]: free ports that stay free.
+//! - [`wait`]: the only place that sleeps.
+
+pub mod browsers;
+pub mod client;
+pub mod host;
+pub mod http;
+pub mod model;
+pub mod node;
+pub mod port;
+pub mod process;
+pub mod proxy;
+pub mod publisher;
+pub mod resuming;
+pub mod stress;
+pub mod wait;

@@ -1,0 +1,7 @@
+//! The equipment is tested too: what cannot fail proves nothing.
+
+mod client;
+mod model;
+mod process;
+mod proxy;
+mod readers;
