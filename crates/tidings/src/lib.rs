@@ -1,1 +1,10 @@
 //! The Tidings push server: configuration, wiring and command line.
+
+pub mod cli;
+mod clock;
+pub mod config;
+pub mod dev;
+mod secret_file;
+pub mod server;
+
+pub use server::{Builder, Tidings, VERSION};

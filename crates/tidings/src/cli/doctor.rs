@@ -1,0 +1,181 @@
+//! `tidings doctor`: what could keep the server from working well here, in words.
+
+use std::{
+    fmt,
+    io::{IsTerminal as _, Write as _},
+    path::Path,
+    time::Duration,
+};
+
+use rustix::process::{Resource, getrlimit};
+use tidings_broker::embedded;
+
+use super::{DoctorArguments, Exit, Failure};
+use crate::config::Config;
+
+/// Below this much room the log may soon be unable to grow: its history limit, and a checkpoint.
+const DISK_SPARE_BYTES: u64 = 1 << 30;
+
+/// How long a server may take to answer that it is ready.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What was found of one thing.
+struct Finding {
+    verdict: Verdict,
+    subject: &'static str,
+    text: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Good,
+    /// It works, but not as well as it could.
+    Doubtful,
+    Bad,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Good => "ok  ",
+            Self::Doubtful => "note",
+            Self::Bad => "BAD ",
+        })
+    }
+}
+
+/// Looks at everything and prints what it sees. Fails if something is bad.
+pub(crate) async fn run(arguments: &DoctorArguments) -> Result<(), Failure> {
+    let config = arguments.config.load(None)?.config;
+    let mut findings = vec![
+        Finding { verdict: Verdict::Good, subject: "configuration", text: "valid".to_owned() },
+        credentials(&config, arguments.dev),
+        data_dir(&config.data_dir),
+        log(&config.data_dir),
+        disk(&config.data_dir),
+        open_files(config.limits.max_connections),
+    ];
+    findings.extend(jwks(&config).await);
+    findings.push(server(&config).await);
+
+    let mut out = std::io::stdout().lock();
+    let has_colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    for Finding { verdict, subject, text } in &findings {
+        let (on, off) = match verdict {
+            _ if !has_colour => ("", ""),
+            Verdict::Good => ("\x1b[32m", "\x1b[0m"),
+            Verdict::Doubtful => ("\x1b[33m", "\x1b[0m"),
+            Verdict::Bad => ("\x1b[31m", "\x1b[0m"),
+        };
+        writeln!(out, "{on}{verdict}{off}  {subject:<14} {text}")?;
+    }
+    match findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count() {
+        0 => Ok(()),
+        bad => Err(Failure::new(Exit::Failed, format!("{bad} of {} findings are bad", findings.len()))),
+    }
+}
+
+fn finding(verdict: Verdict, subject: &'static str, text: impl Into<String>) -> Finding {
+    Finding { verdict, subject, text: text.into() }
+}
+
+fn credentials(config: &Config, is_dev: bool) -> Finding {
+    let auth = &config.auth;
+    match (is_dev, auth.has_credentials()) {
+        (true, _) => finding(Verdict::Good, "credentials", "those of development"),
+        (false, true) => finding(Verdict::Good, "credentials", "configured"),
+        (false, false) => finding(
+            Verdict::Bad,
+            "credentials",
+            "none: `serve` refuses to start; set auth.api_keys, auth.jwt_hs256_secret, auth.jwt_public_keys or auth.jwks_url",
+        ),
+    }
+}
+
+fn data_dir(dir: &Path) -> Finding {
+    if !dir.exists() {
+        return finding(Verdict::Good, "data_dir", format!("{} does not exist yet; `serve` makes it", dir.display()));
+    }
+    let probe = dir.join(".doctor");
+    match std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe)) {
+        Ok(()) => finding(Verdict::Good, "data_dir", format!("{} can be written to", dir.display())),
+        Err(error) => finding(Verdict::Bad, "data_dir", format!("{} cannot be written to: {error}", dir.display())),
+    }
+}
+
+fn log(dir: &Path) -> Finding {
+    if !dir.join(embedded::DATABASE_FILE).exists() {
+        return finding(Verdict::Good, "log", "none yet");
+    }
+    let report = match embedded::inspect(dir) {
+        Ok(report) => report,
+        Err(error) => return finding(Verdict::Bad, "log", format!("{:#}", anyhow::Error::from(error))),
+    };
+    if let Some(damage) = report.damage.first() {
+        let text = format!("{} is damaged: {damage}; restore data_dir from a backup", report.path.display());
+        return finding(Verdict::Bad, "log", text);
+    }
+    if report.schema_version > report.schema_known {
+        let text =
+            format!("written by a newer version (schema {}, known is {})", report.schema_version, report.schema_known);
+        return finding(Verdict::Bad, "log", text);
+    }
+    let text = format!(
+        "sound: {} events and {} keys in {} MiB, WAL {} MiB, schema {}",
+        report.events,
+        report.used_keys,
+        report.database_bytes >> 20,
+        report.wal_bytes >> 20,
+        report.schema_version
+    );
+    finding(Verdict::Good, "log", text)
+}
+
+fn disk(dir: &Path) -> Finding {
+    let existing = dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("."));
+    match rustix::fs::statvfs(existing) {
+        Err(error) => finding(Verdict::Doubtful, "disk", format!("room unknown: {error}")),
+        Ok(stat) => {
+            let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+            let text = format!("{} MiB free", free >> 20);
+            let verdict = if free < DISK_SPARE_BYTES { Verdict::Doubtful } else { Verdict::Good };
+            finding(verdict, "disk", text)
+        }
+    }
+}
+
+fn open_files(streams: usize) -> Finding {
+    match getrlimit(Resource::Nofile).maximum {
+        Some(max) if max < streams as u64 => finding(
+            Verdict::Doubtful,
+            "open files",
+            format!("at most {max}, below limits.max_connections = {streams}; raise `ulimit -Hn` or LimitNOFILE"),
+        ),
+        Some(max) => finding(Verdict::Good, "open files", format!("up to {max}")),
+        None => finding(Verdict::Good, "open files", "no limit"),
+    }
+}
+
+async fn jwks(config: &Config) -> Option<Finding> {
+    let url = config.auth.jwks_url.as_ref()?;
+    Some(match get(url).await {
+        Ok((200, _)) => finding(Verdict::Good, "JWKS", "can be fetched"),
+        Ok((status, _)) => finding(Verdict::Bad, "JWKS", format!("auth.jwks_url answers {status}")),
+        Err(error) => finding(Verdict::Bad, "JWKS", format!("auth.jwks_url cannot be fetched: {error:#}")),
+    })
+}
+
+async fn server(config: &Config) -> Finding {
+    let url = format!("http://{}/readyz", config.listen);
+    match get(&url).await {
+        Ok((200, _)) => finding(Verdict::Good, "server", format!("running and ready at http://{}", config.listen)),
+        Ok((status, text)) => finding(Verdict::Bad, "server", format!("{url} answers {status}: {}", text.trim())),
+        Err(_) => finding(Verdict::Doubtful, "server", format!("none is running at http://{}", config.listen)),
+    }
+}
+
+async fn get(url: &str) -> anyhow::Result<(u16, String)> {
+    let client = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).build()?;
+    let response = client.get(url).send().await?;
+    Ok((response.status().as_u16(), response.text().await?))
+}
