@@ -1,0 +1,61 @@
+# `make run` needs a Rust toolchain and a C compiler and nothing else.
+# `make test` does all that CI does; `.ci/run` calls it.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run setup test fmt lint doc tidy unit stress
+
+CARGO ?= cargo
+# Where cargo puts the server, for tests that start it.
+TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+
+help:
+	@echo 'make run     start a development server (cargo run --release -- serve --dev)'
+	@echo 'make test    install what is missing, then everything below'
+	@echo 'make fmt     check the format'
+	@echo 'make lint    clippy, warnings denied'
+	@echo 'make doc     documentation, warnings denied'
+	@echo 'make tidy    the shape of the workspace'
+	@echo 'make unit    all tests'
+	@echo 'make stress  the long crash-and-resume run'
+
+run:
+	$(CARGO) run --release --locked -- serve --dev
+
+# One after the other, the quick ones first; clippy and rustdoc share what they compile.
+test:
+	@scripts/setup
+	@$(MAKE) --no-print-directory fmt
+	@$(MAKE) --no-print-directory tidy
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory doc
+	@$(MAKE) --no-print-directory unit
+
+setup:
+	@scripts/setup
+
+fmt:
+	@echo '== format'
+	@$(CARGO) fmt --all --check
+
+tidy:
+	@echo '== shape of the workspace'
+	@$(CARGO) xtask tidy
+
+lint:
+	@echo '== clippy'
+	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+doc:
+	@echo '== documentation'
+	@RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked
+
+# cargo builds every binary before it runs the first test.
+unit:
+	@echo '== tests'
+	@TIDINGS_BIN='$(TARGET_DIR)/debug/tidings' $(CARGO) test --workspace --no-fail-fast --locked
+
+stress:
+	$(CARGO) build --release --locked
+	$(CARGO) run --release --locked -p tidings-testkit --bin stress -- --binary '$(TARGET_DIR)/release/tidings'
