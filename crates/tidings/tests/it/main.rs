@@ -1,0 +1,33 @@
+//! The `tidings` command as its users run it.
+
+mod access;
+mod bad_input;
+mod command;
+mod config;
+mod crash;
+mod dead_peer;
+mod doctor;
+mod documents;
+mod drain;
+mod embed;
+mod endings;
+mod gaps;
+mod guide;
+mod hostile;
+mod long_poll;
+mod nginx;
+mod node;
+mod operations;
+mod operations_page;
+mod page;
+mod publish;
+mod publish_api;
+mod raw;
+mod readme;
+mod resume;
+mod server;
+mod slow;
+mod stream;
+mod subscribe;
+mod tickets;
+mod token;
