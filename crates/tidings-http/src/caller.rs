@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::{
+    extract::{ConnectInfo, FromRequestParts},
+    response::{IntoResponse as _, Response},
+};
 use http::request::Parts;
 use tidings_core::{Denied, Principal};
 use tidings_protocol::Cursor;
@@ -17,6 +20,7 @@ use crate::{
     query::{Query, last_event_id},
     rate_limit::RateLimited,
     settings::Settings,
+    transport,
 };
 
 /// Whoever makes a request.
@@ -40,15 +44,19 @@ impl FromRequestParts<Arc<App>> for Caller {
 }
 
 impl FromRequestParts<Arc<App>> for StreamCaller {
-    type Rejection = Problem;
+    type Rejection = Response;
 
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Response> {
+        // Before a ticket is spent: who is told to come back comes with the same one.
+        if let Some(turned_away) = transport::turn_away(app, &parts.headers) {
+            return Err(turned_away);
+        }
         let query = Query::any(parts.uri.query());
-        let text = last_event_id(&parts.headers, &query)?;
+        let text = last_event_id(&parts.headers, &query).map_err(Problem::into_response)?;
         // None came, or one that cannot be read: neither belongs to a ticket's stream.
         let cursor = text.and_then(|text| text.parse().ok());
         let credentials = app.authenticator.credentials(parts);
-        identify(parts, app, credentials, Some(cursor)).await.map(Self)
+        identify(parts, app, credentials, Some(cursor)).await.map(Self).map_err(Problem::into_response)
     }
 }
 

@@ -6,10 +6,10 @@ use axum::{
     extract::{RawQuery, State},
     response::{IntoResponse as _, Response},
 };
-use http::{Extensions, HeaderMap, StatusCode, header};
+use http::{Extensions, HeaderMap, StatusCode};
 use tidings_core::{Principal, stream::Resume};
 use tidings_hub::{ConnectionFilter, ConnectionId, ConnectionInfo, Format, Transport};
-use tidings_protocol::{Channel, CloseReason, Cursor};
+use tidings_protocol::{Channel, Cursor};
 
 use crate::{
     app::App,
@@ -18,7 +18,7 @@ use crate::{
     query::{Query, last_event_id},
     settings::Settings,
     socket::SocketEnd,
-    transport::{long_poll, sse},
+    transport::{long_poll, sse, transport_of},
 };
 
 /// The query parameters of a stream.
@@ -80,10 +80,6 @@ pub async fn subscribe(
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     check_shares(&app, &settings, &caller)?;
-    if let Some(reason) = overload(&app, &settings) {
-        app.streams.hub.counters().on_shed(transport, reason);
-        return turn_away(&settings, transport, reason);
-    }
 
     let now = app.clock().now();
     let is_resume = last_event_id.is_some();
@@ -122,34 +118,6 @@ pub async fn subscribe(
     }
 }
 
-fn transport_of(headers: &HeaderMap) -> Result<Transport, Problem> {
-    if headers.contains_key(header::UPGRADE) {
-        return Err(Problem::new(
-            Code::NotAcceptable,
-            "upgrade: WebSocket is not in this version; accepted are SSE and long-poll",
-        ));
-    }
-    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let ranges: Vec<String> = accept
-        .flat_map(|value| value.split(','))
-        .map(|range| range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
-        .collect();
-    let accepts = |names: &[&str]| ranges.iter().any(|range| names.contains(&range.as_str()));
-    // Who accepts anything gets the stream, unless it names JSON.
-    if accepts(&["text/event-stream"]) {
-        Ok(Transport::Sse)
-    } else if accepts(&["application/json"]) {
-        Ok(Transport::LongPoll)
-    } else if ranges.is_empty() || accepts(&["*/*", "text/*"]) {
-        Ok(Transport::Sse)
-    } else {
-        Err(Problem::new(
-            Code::NotAcceptable,
-            "accept: there are text/event-stream (SSE) and application/json (long-poll)",
-        ))
-    }
-}
-
 /// The channels of the stream, each once, each permitted.
 fn channels_of(app: &App, settings: &Settings, who: &Principal, query: &Query) -> Result<Vec<Channel>, Problem> {
     let max = settings.limits.channels_per_stream;
@@ -181,28 +149,6 @@ fn channels_of(app: &App, settings: &Settings, who: &Principal, query: &Query) -
         return Err(Problem::new(Code::ChannelMissing, detail));
     }
     Ok(channels)
-}
-
-/// Why a new stream cannot be had now, if it cannot.
-fn overload(app: &App, settings: &Settings) -> Option<CloseReason> {
-    if app.is_draining() {
-        return Some(CloseReason::Drain);
-    }
-    (app.streams.hub.connection_count() >= settings.limits.connections).then_some(CloseReason::Overload)
-}
-
-/// Tells a client to come back later, in the words of its transport.
-fn turn_away(settings: &Settings, transport: Transport, reason: CloseReason) -> Result<Response, Problem> {
-    // Longer than usual: coming back at once would not help.
-    let retry_ms = settings.stream.random_retry_ms() * 5;
-    let problem = match (transport, reason) {
-        (Transport::Sse, reason) => return Ok(sse::respond_ended(reason, retry_ms)),
-        (Transport::LongPoll, CloseReason::Drain) => {
-            Problem::new(Code::Draining, "this node is shutting down; come back, to another one")
-        }
-        (Transport::LongPoll, _) => Problem::new(Code::Overload, "this node takes no more streams now"),
-    };
-    Err(problem.retry_after(retry_ms.div_ceil(1000)))
 }
 
 /// One user or address must not take all the streams of a node.

@@ -82,7 +82,6 @@ pub fn respond(stream: SseStream) -> Response {
 /// does from that.
 pub fn respond_ended(reason: CloseReason, retry_ms: u64) -> Response {
     let mut bytes = Vec::new();
-    sse::write_retry(&mut bytes, retry_ms);
     sse::write_closing(&mut bytes, &Closing { reason: reason.as_str().to_owned(), retry: Some(retry_ms) });
     (HEADERS, bytes).into_response()
 }

@@ -137,3 +137,18 @@ async fn a_ticket_ends_with_its_token_and_cannot_be_forged() {
     let mut stream = node.stream(&format!("ticket={good}")).await;
     assert_eq!(stream.connected(LIMIT).await.unwrap().user.as_deref(), Some("42"));
 }
+
+#[tokio::test]
+async fn a_ticket_is_not_spent_by_being_turned_away() {
+    let node = Node::start("[limits]\nmax_connections = 1\n").await;
+    let first = node.stream("channel=open:a").await;
+    node.wait_for_streams(1).await;
+    let ticket = ticket(&node, &user_token("42", &["chat:*"]), "{}").await;
+    let url = format!("channel=chat:a&ticket={ticket}");
+    let turned_away = node.stream(&url).await.until_end(LIMIT).await.unwrap();
+    assert_eq!(turned_away[0].event, "closing");
+    drop(first);
+    node.wait_for_streams(0).await;
+    // As EventSource does: the same URL, and no cursor, for it has been given none.
+    node.stream(&url).await.connected(LIMIT).await.unwrap();
+}
