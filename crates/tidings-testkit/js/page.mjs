@@ -6,7 +6,7 @@
 // the functions of `commands` below, by `op`. The first one says which Chromium. It ends with its input.
 
 import { createInterface } from 'node:readline'
-import { chromium } from 'playwright-core'
+import { launch } from './chromium.mjs'
 
 /** How long an element is waited for. Only a failing test waits so long. */
 const LIMIT_MILLIS = 30_000
@@ -19,20 +19,7 @@ let complaints = []
 const commands = {
   /** Opens a URL in a new page. `hosts` are names that lead to this machine. */
   async open({ url, chromium: executablePath, hosts = [] }) {
-    const rules = [...hosts.map((host) => `MAP ${host} 127.0.0.1`)].join(',')
-    browser ??= await chromium.launch({
-      executablePath,
-      args: [
-        '--no-sandbox',
-        '--disable-gpu',
-        '--disable-quic',
-        '--no-first-run',
-        '--disable-background-networking',
-        '--disable-component-update',
-        '--disable-sync',
-        ...(rules ? [`--host-resolver-rules=${rules}`] : []),
-      ],
-    })
+    browser ??= await launch(executablePath, hosts)
     page = await browser.newPage({ viewport: { width: 1000, height: 760 } })
     page.setDefaultTimeout(LIMIT_MILLIS)
     requests = []

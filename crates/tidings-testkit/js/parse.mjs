@@ -9,6 +9,7 @@
 
 import { createParser } from 'eventsource-parser'
 import { EventSource } from 'eventsource'
+import { launch } from './chromium.mjs'
 
 const readers = {
   eventsource: ({ url, types, count }) => listen(EventSource, url, types, count),
@@ -85,19 +86,7 @@ async function readWithFetchEventSource({ url, count }) {
 }
 
 async function readWithChromium({ url, types, count, chromium: executablePath }) {
-  const { chromium } = await import('playwright-core')
-  const browser = await chromium.launch({
-    executablePath,
-    args: [
-      '--no-sandbox',
-      '--disable-gpu',
-      '--disable-quic',
-      '--no-first-run',
-      '--disable-background-networking',
-      '--disable-component-update',
-      '--disable-sync',
-    ],
-  })
+  const browser = await launch(executablePath)
   try {
     const page = await browser.newPage()
     // An empty page of the same origin, so that no server has to have one.
