@@ -15,7 +15,7 @@ use tidings_protocol::Cursor;
 
 use crate::{
     app::App,
-    auth::{AuthError, AuthErrorCode, Credentials},
+    auth::{AuthError, Credentials},
     problem::{Code, Problem},
     query::{Query, last_event_id},
     rate_limit::RateLimited,
@@ -92,7 +92,7 @@ async fn identify(
             Ok(Caller { principal, address })
         }
         Err(error) => {
-            if let Some(address) = counted.filter(|_| error.code().is_suspicious()) {
+            if let Some(address) = counted.filter(|_| error.is_suspicious()) {
                 app.rate_limiter.charge_failure(address).map_err(|limited| too_fast(limited, "this address"))?;
             }
             tracing::debug!(code = error.code().as_str(), cause = error.cause(), "credentials refused");
@@ -113,22 +113,9 @@ fn too_fast(limited: RateLimited, whose: &str) -> Problem {
 }
 
 fn refused(error: &AuthError, settings: &Settings) -> Problem {
-    let code = match error.code() {
-        AuthErrorCode::TokenExpired => Code::TokenExpired,
-        AuthErrorCode::TokenInvalid => Code::TokenInvalid,
-        AuthErrorCode::TokenAudience => Code::TokenAudience,
-        AuthErrorCode::TokenNotYetValid => Code::TokenNotYetValid,
-        AuthErrorCode::ApiKeyUnknown => Code::ApiKeyUnknown,
-        AuthErrorCode::TicketInvalid => Code::TicketInvalid,
-        AuthErrorCode::TokenInUrl => Code::TokenInUrl,
-        AuthErrorCode::CookieOrigin => Code::CookieOrigin,
-        AuthErrorCode::CredentialsMalformed => Code::CredentialsMalformed,
-        AuthErrorCode::KeysUnavailable => Code::KeysUnavailable,
-        AuthErrorCode::TicketsExhausted => Code::TicketsExhausted,
-    };
-    let problem = Problem::new(code, if settings.dev { error.cause() } else { error.public_text() });
-    match error.code().retry_after_secs() {
-        Some(secs) => problem.retry_after(secs.into()),
+    let problem = Problem::new(error.code(), if settings.dev { error.cause() } else { error.public_text() });
+    match error.retry_after_secs() {
+        Some(secs) => problem.retry_after(secs),
         None => problem,
     }
 }

@@ -11,7 +11,7 @@
 //! Loopback is not limited by address: it is where tests and a development server are. That is for the
 //! caller to see to, who knows whether a request only comes from loopback because a proxy is there.
 //!
-//! [`is_suspicious`]: crate::auth::AuthErrorCode::is_suspicious
+//! [`is_suspicious`]: crate::auth::AuthError::is_suspicious
 
 use std::{
     hash::{BuildHasher, Hash, RandomState},

@@ -21,9 +21,11 @@ use std::borrow::Cow;
 
 use http::{HeaderMap, Method, header, request::Parts};
 
+use crate::problem::Code;
+
 use super::{
     config::{API_KEY_PREFIX, AuthConfig, is_token_byte},
-    error::{AuthError, AuthErrorCode, quoted},
+    error::{AuthError, quoted},
 };
 
 /// Longest token, in bytes. Common proxies refuse longer header lines.
@@ -138,13 +140,13 @@ impl<'a> Credentials<'a> {
             (Some(ticket), _) => Ok(Self::Ticket(ticket)),
             (None, Some(token)) if policy.allow_token_in_query => match Self::from_bearer(token)? {
                 Self::ApiKey(_) => Err(AuthError::new(
-                    AuthErrorCode::TokenInUrl,
+                    Code::TokenInUrl,
                     "an API key in the URL is never accepted: URLs are kept in logs",
                 )),
                 token => Ok(token),
             },
             (None, Some(_)) => Err(AuthError::new(
-                AuthErrorCode::TokenInUrl,
+                Code::TokenInUrl,
                 "a token in the URL, which auth.allow_token_in_query does not allow",
             )),
             (None, None) => Ok(Self::None),
@@ -184,7 +186,7 @@ impl<'a> Credentials<'a> {
 
 /// Whether the page that made the request may use its visitor's cookie. See the module's text.
 fn check_origin(method: &Method, headers: &HeaderMap, origins: &[String]) -> Result<(), AuthError> {
-    let refused = |cause: String| AuthError::new(AuthErrorCode::CookieOrigin, cause);
+    let refused = |cause: String| AuthError::new(Code::CookieOrigin, cause);
     let site = only_value(headers, "sec-fetch-site").map_err(|()| malformed("more than one Sec-Fetch-Site header"))?;
     let origin = only_value(headers, "origin").map_err(|()| malformed("more than one Origin header"))?;
     match site {
@@ -227,7 +229,7 @@ fn scheme_word(scheme: &str) -> &str {
 }
 
 fn malformed(cause: impl Into<String>) -> AuthError {
-    AuthError::new(AuthErrorCode::CredentialsMalformed, cause)
+    AuthError::new(Code::CredentialsMalformed, cause)
 }
 
 #[cfg(test)]

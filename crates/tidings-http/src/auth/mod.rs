@@ -25,6 +25,7 @@ use tidings_protocol::{Cursor, Millis};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::problem::Code;
 use api_keys::ApiKeys;
 use credentials::CredentialPolicy;
 use jwks::{KeyCache, NoKeys, UrlSource};
@@ -34,7 +35,7 @@ use token::{ClaimRules, TokenParts};
 
 pub use config::{API_KEY_PREFIX, AuthConfig, AuthConfigError};
 pub use credentials::{Credentials, TOKEN_MAX_BYTES};
-pub use error::{AuthError, AuthErrorCode};
+pub use error::AuthError;
 pub use jwks::KeyFetchStatus;
 pub use keys::KeyError;
 pub use ticket::IssuedTicket;
@@ -86,7 +87,7 @@ impl Authenticator {
     }
 
     /// Fetches keys and keeps them fresh, until `shutdown`. Call it once; without it, tokens that
-    /// need fetched keys are refused as [`AuthErrorCode::KeysUnavailable`].
+    /// need fetched keys are refused as [`Code::KeysUnavailable`].
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         loop {
             let fetched = self.settings.load().fetched.as_ref().map(|fetched| (fetched.cache.clone(), fetched.refresh));
@@ -120,14 +121,13 @@ impl Authenticator {
             Credentials::None => Ok(Principal::Anonymous),
             Credentials::ApiKey(key) => match self.settings.load().api_keys.label_of(key) {
                 Some(label) => Ok(Principal::ApiKey { label: label.to_owned() }),
-                None => Err(AuthError::new(AuthErrorCode::ApiKeyUnknown, "the API key is not among auth.api_keys")),
+                None => Err(AuthError::new(Code::ApiKeyUnknown, "the API key is not among auth.api_keys")),
             },
             // The settings are held across a wait there, which the quick kind of loading is not for.
             Credentials::Token(token) => self.settings.load_full().grants(token, now).await.map(Principal::Token),
-            Credentials::Ticket(_) => Err(AuthError::new(
-                AuthErrorCode::TicketInvalid,
-                "a ticket opens a stream and is good for nothing else",
-            )),
+            Credentials::Ticket(_) => {
+                Err(AuthError::new(Code::TicketInvalid, "a ticket opens a stream and is good for nothing else"))
+            }
         }
     }
 
@@ -213,7 +213,7 @@ impl Settings {
         if let Some(fetched) = &self.fetched
             && algorithm != jsonwebtoken::Algorithm::HS256
         {
-            let unavailable = |none: NoKeys| AuthError::new(AuthErrorCode::KeysUnavailable, none.cause);
+            let unavailable = |none: NoKeys| AuthError::new(Code::KeysUnavailable, none.cause);
             let keys = fetched.cache.keys().await.map_err(unavailable)?;
             if verifies(&keys) {
                 return Ok(());
@@ -252,5 +252,5 @@ impl FetchedKeys {
 }
 
 fn invalid(cause: String) -> AuthError {
-    AuthError::new(AuthErrorCode::TokenInvalid, cause)
+    AuthError::new(Code::TokenInvalid, cause)
 }

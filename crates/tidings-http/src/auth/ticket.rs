@@ -32,7 +32,8 @@ use serde::{Deserialize, Serialize};
 use tidings_core::Grants;
 use tidings_protocol::{ChannelPattern, Cursor, Millis, UserId};
 
-use super::error::{AuthError, AuthErrorCode};
+use super::error::AuthError;
+use crate::problem::Code;
 
 /// What is signed before the ticket itself, so that nothing else signed with the secret is a ticket.
 const DOMAIN: &[u8] = b"tidings ticket 1\0";
@@ -145,7 +146,7 @@ impl Tickets {
             return Err(invalid("the ticket was issued in the future; the clocks of the nodes differ"));
         }
         if now >= content.ends_at {
-            return Err(AuthError::new(AuthErrorCode::TokenExpired, "the token behind the ticket has expired"));
+            return Err(AuthError::new(Code::TokenExpired, "the token behind the ticket has expired"));
         }
         let spendable_until = content.issued_at.saturating_add(VALID_FOR_MILLIS);
         let opens = now < spendable_until && spent.spend(content.id.to_be_bytes(), spendable_until, now)?;
@@ -221,7 +222,7 @@ impl SpentTickets {
         }
         if tickets.len() >= self.capacity {
             return Err(AuthError::new(
-                AuthErrorCode::TicketsExhausted,
+                Code::TicketsExhausted,
                 format!("{} tickets were spent within 30 s, more than are remembered", self.capacity),
             ));
         }
@@ -230,7 +231,7 @@ impl SpentTickets {
 }
 
 fn invalid(cause: &str) -> AuthError {
-    AuthError::new(AuthErrorCode::TicketInvalid, cause)
+    AuthError::new(Code::TicketInvalid, cause)
 }
 
 #[cfg(test)]
@@ -261,7 +262,7 @@ mod tests {
             self.tickets.issue(&grants(), &cursor(1, 100), NOW).ticket
         }
 
-        fn redeem(&self, ticket: &str, cursor: Option<&Cursor>, now: Millis) -> Result<Grants, AuthErrorCode> {
+        fn redeem(&self, ticket: &str, cursor: Option<&Cursor>, now: Millis) -> Result<Grants, Code> {
             self.tickets.redeem(ticket, cursor, &self.spent, now).map_err(|error| error.code())
         }
     }
@@ -299,13 +300,13 @@ mod tests {
         let node = Node::new();
         let ticket = node.issue();
         assert!(node.redeem(&ticket, None, NOW).is_ok());
-        assert_eq!(node.redeem(&ticket, None, NOW + 1).unwrap_err(), AuthErrorCode::TicketInvalid);
+        assert_eq!(node.redeem(&ticket, None, NOW + 1).unwrap_err(), Code::TicketInvalid);
         let late = node.issue();
-        assert_eq!(node.redeem(&late, None, NOW + 30_000).unwrap_err(), AuthErrorCode::TicketInvalid);
+        assert_eq!(node.redeem(&late, None, NOW + 30_000).unwrap_err(), Code::TicketInvalid);
         // A cursor with the first use does not save the ticket from being spent.
         let ticket = node.issue();
         assert!(node.redeem(&ticket, Some(&cursor(1, 5)), NOW).is_ok());
-        assert_eq!(node.redeem(&ticket, None, NOW).unwrap_err(), AuthErrorCode::TicketInvalid);
+        assert_eq!(node.redeem(&ticket, None, NOW).unwrap_err(), Code::TicketInvalid);
     }
 
     #[test]
@@ -320,15 +321,15 @@ mod tests {
                 assert!(node.redeem(ticket, Some(&good), now).is_ok(), "again and again");
             }
             for bad in [cursor(1, 99), cursor(2, 500), Cursor::default()] {
-                assert_eq!(node.redeem(ticket, Some(&bad), now).unwrap_err(), AuthErrorCode::TicketInvalid);
+                assert_eq!(node.redeem(ticket, Some(&bad), now).unwrap_err(), Code::TicketInvalid);
             }
         }
         let good = cursor(1, 100);
         assert!(node.redeem(&spent, Some(&good), TOKEN_ENDS_AT - 1).is_ok());
-        assert_eq!(node.redeem(&spent, Some(&good), TOKEN_ENDS_AT).unwrap_err(), AuthErrorCode::TokenExpired);
+        assert_eq!(node.redeem(&spent, Some(&good), TOKEN_ENDS_AT).unwrap_err(), Code::TokenExpired);
         // A node without a cursor issues tickets that no cursor is after.
         let unready = node.tickets.issue(&grants(), &Cursor::default(), NOW).ticket;
-        assert_eq!(node.redeem(&unready, Some(&good), NOW + 30_000).unwrap_err(), AuthErrorCode::TicketInvalid);
+        assert_eq!(node.redeem(&unready, Some(&good), NOW + 30_000).unwrap_err(), Code::TicketInvalid);
     }
 
     #[test]
@@ -337,7 +338,7 @@ mod tests {
         let short = Grants { expires_at: Some(NOW + 10_000), ..grants() };
         let issued = node.tickets.issue(&short, &cursor(1, 100), NOW);
         assert_eq!(issued.expires_in_secs, 10);
-        assert_eq!(node.redeem(&issued.ticket, None, NOW + 10_000).unwrap_err(), AuthErrorCode::TokenExpired);
+        assert_eq!(node.redeem(&issued.ticket, None, NOW + 10_000).unwrap_err(), Code::TokenExpired);
         let endless = Grants { expires_at: None, ..grants() };
         let ticket = node.tickets.issue(&endless, &cursor(1, 100), NOW).ticket;
         assert_eq!(node.redeem(&ticket, None, NOW).unwrap().expires_at, Some(NOW + REOPENS_FOR_MAX_MILLIS));
@@ -353,15 +354,15 @@ mod tests {
                 bytes[at] ^= flip;
                 let Ok(changed) = String::from_utf8(bytes) else { continue };
                 let refused = node.redeem(&changed, Some(&cursor(1, 500)), NOW).unwrap_err();
-                assert_eq!(refused, AuthErrorCode::TicketInvalid, "{at} {flip}");
+                assert_eq!(refused, Code::TicketInvalid, "{at} {flip}");
             }
         }
         for refused in [&ticket[..ticket.len() - 1], &format!("{ticket}A"), &format!("{ticket}=="), "", "A", "..", "é"]
         {
-            assert_eq!(node.redeem(refused, None, NOW).unwrap_err(), AuthErrorCode::TicketInvalid, "{refused}");
+            assert_eq!(node.redeem(refused, None, NOW).unwrap_err(), Code::TicketInvalid, "{refused}");
         }
         let huge = "A".repeat(TICKET_MAX_BYTES + 1);
-        assert_eq!(node.redeem(&huge, None, NOW).unwrap_err(), AuthErrorCode::TicketInvalid);
+        assert_eq!(node.redeem(&huge, None, NOW).unwrap_err(), Code::TicketInvalid);
         assert!(node.redeem(&ticket, None, NOW).is_ok(), "none of it spent the real one");
     }
 
@@ -370,14 +371,14 @@ mod tests {
         let ticket = Node::new().issue();
         let stranger = Tickets::new(&[8; 32]);
         let refused = stranger.redeem(&ticket, Some(&cursor(1, 100)), &SpentTickets::new(), NOW).unwrap_err();
-        assert_eq!(refused.code(), AuthErrorCode::TicketInvalid);
+        assert_eq!(refused.code(), Code::TicketInvalid);
         assert!(Node::new().redeem(&ticket, None, NOW).is_ok());
         // The same bytes signed for something else with the same secret.
         let bytes = URL_SAFE_NO_PAD.decode(&ticket).unwrap();
         let content = &bytes[..bytes.len() - TAG_BYTES];
         let key = hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]);
         let other = URL_SAFE_NO_PAD.encode([content, hmac::sign(&key, content).as_ref()].concat());
-        assert_eq!(Node::new().redeem(&other, None, NOW).unwrap_err(), AuthErrorCode::TicketInvalid);
+        assert_eq!(Node::new().redeem(&other, None, NOW).unwrap_err(), Code::TicketInvalid);
     }
 
     #[test]
@@ -385,7 +386,7 @@ mod tests {
         let node = Node::new();
         assert!(node.redeem(&node.issue(), None, NOW - CLOCK_SKEW_MAX_MILLIS).is_ok());
         let future = node.redeem(&node.issue(), None, NOW - CLOCK_SKEW_MAX_MILLIS - 1);
-        assert_eq!(future.unwrap_err(), AuthErrorCode::TicketInvalid);
+        assert_eq!(future.unwrap_err(), Code::TicketInvalid);
     }
 
     #[test]
@@ -413,8 +414,8 @@ mod tests {
         let (first, second, third) = (node.issue(), node.issue(), node.issue());
         node.redeem(&first, None, NOW).unwrap();
         node.redeem(&second, None, NOW).unwrap();
-        assert_eq!(node.redeem(&third, None, NOW).unwrap_err(), AuthErrorCode::TicketsExhausted);
-        assert_eq!(node.redeem(&first, None, NOW).unwrap_err(), AuthErrorCode::TicketInvalid);
+        assert_eq!(node.redeem(&third, None, NOW).unwrap_err(), Code::TicketsExhausted);
+        assert_eq!(node.redeem(&first, None, NOW).unwrap_err(), Code::TicketInvalid);
         let later = node.tickets.issue(&grants(), &cursor(1, 100), NOW + 30_000).ticket;
         assert!(node.redeem(&later, None, NOW + 30_000).is_ok());
         assert_eq!(node.spent.tickets.lock().len(), 1);

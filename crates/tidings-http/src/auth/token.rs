@@ -6,7 +6,8 @@ use serde::Deserialize;
 use tidings_core::Grants;
 use tidings_protocol::{ChannelPattern, Millis, UserId};
 
-use super::error::{AuthError, AuthErrorCode, quoted};
+use super::error::{AuthError, quoted};
+use crate::problem::Code;
 
 /// Latest end of a token, in milliseconds since the epoch: the year 9999, so that sums with it fit.
 const EXPIRES_AT_MAX: Millis = 253_402_300_799_000;
@@ -96,7 +97,7 @@ impl Claims {
         let expires_at = millis(exp);
         if now >= expires_at.saturating_add(leeway) {
             return Err(AuthError::new(
-                AuthErrorCode::TokenExpired,
+                Code::TokenExpired,
                 format!("the token expired {} s ago", (now - expires_at) / 1000),
             ));
         }
@@ -104,7 +105,7 @@ impl Claims {
             && now.saturating_add(leeway) < begins_at
         {
             return Err(AuthError::new(
-                AuthErrorCode::TokenNotYetValid,
+                Code::TokenNotYetValid,
                 format!("the token's `nbf` is {} s away", (begins_at - now).div_ceil(1000)),
             ));
         }
@@ -126,7 +127,7 @@ impl Claims {
     }
 
     fn check_audience(&self, rules: &ClaimRules) -> Result<(), AuthError> {
-        let refused = |cause: String| AuthError::new(AuthErrorCode::TokenAudience, cause);
+        let refused = |cause: String| AuthError::new(Code::TokenAudience, cause);
         if let Some(wanted) = &rules.audience {
             let matches = match &self.aud {
                 Some(Audience::One(aud)) => aud == wanted,
@@ -175,7 +176,7 @@ fn from_part<T: serde::de::DeserializeOwned>(part: &str, what: &str) -> Result<T
 }
 
 fn invalid(cause: impl Into<String>) -> AuthError {
-    AuthError::new(AuthErrorCode::TokenInvalid, cause)
+    AuthError::new(Code::TokenInvalid, cause)
 }
 
 #[cfg(test)]
@@ -277,7 +278,7 @@ mod tests {
             let mut claims = json!({"exp": NOW_SECS + 60});
             claims[name] = value;
             let error = check(&ClaimRules::default(), claims.clone()).unwrap_err();
-            assert_eq!(error.code(), AuthErrorCode::TokenInvalid, "{claims}");
+            assert_eq!(error.code(), Code::TokenInvalid, "{claims}");
             assert!(error.cause().contains(said), "{claims}: {error}");
         }
     }

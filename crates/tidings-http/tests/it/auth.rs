@@ -14,7 +14,8 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
 use serde_json::{Value, json};
 use tidings_core::Principal;
-use tidings_http::auth::{AuthConfig, AuthConfigError, AuthErrorCode, Authenticator, Credentials};
+use tidings_http::auth::{AuthConfig, AuthConfigError, Authenticator, Credentials};
+use tidings_http::problem::Code;
 use tidings_protocol::{Cursor, Epoch, EventId, Millis, Partition, PartitionCursor, Position};
 
 use signer::{EC, ED, OTHER_RSA, RSA, pem};
@@ -196,7 +197,7 @@ async fn a_huge_token_and_a_header_that_is_not_text_are_refused() {
     assert_eq!(verdict(&all, &hs256(SECRET.as_bytes(), &claims)).await, "credentials_malformed");
     let value = http::HeaderValue::from_bytes(b"Bearer \xff\xfe").unwrap();
     let (parts, ()) = http::Request::builder().header("authorization", value).body(()).unwrap().into_parts();
-    assert_eq!(all.credentials(&parts).unwrap_err().code(), AuthErrorCode::CredentialsMalformed);
+    assert_eq!(all.credentials(&parts).unwrap_err().code(), Code::CredentialsMalformed);
 }
 
 #[tokio::test]
@@ -211,7 +212,7 @@ async fn a_ticket_opens_a_stream_and_nothing_else() {
     let (parts, ()) = http::Request::builder().uri(uri).body(()).unwrap().into_parts();
     let credentials = all.credentials(&parts).unwrap();
     let refused = all.authenticate(&credentials, NOW).await.unwrap_err();
-    assert_eq!(refused.code(), AuthErrorCode::TicketInvalid);
+    assert_eq!(refused.code(), Code::TicketInvalid);
     let opened = all.authenticate_stream(&credentials, None, NOW).await.unwrap();
     assert_eq!(opened.user().unwrap().as_str(), "42");
     // A reload does not make it whole again.

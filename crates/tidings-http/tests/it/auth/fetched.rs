@@ -16,7 +16,8 @@ use axum::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tidings_http::auth::{AuthConfig, AuthErrorCode, Authenticator};
+use tidings_http::auth::{AuthConfig, Authenticator};
+use tidings_http::problem::Code;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
@@ -179,7 +180,7 @@ async fn without_any_fetched_keys_their_tokens_are_to_be_tried_again() {
     };
     let (authenticator, _stop) = running(&AuthConfig { jwks_url: Some(unreachable), ..all_keys() });
     assert_eq!(verdict(&authenticator, &OTHER_RSA.token(None, &claims())).await, "keys_unavailable");
-    assert_eq!(AuthErrorCode::KeysUnavailable.status(), 503);
+    assert_eq!(Code::KeysUnavailable.status(), 503);
     // Those that need none do not wait.
     assert_eq!(verdict(&authenticator, &RSA.token(None, &claims())).await, "user");
     assert_eq!(verdict(&authenticator, &hs256(b"another", &claims())).await, "token_invalid");
