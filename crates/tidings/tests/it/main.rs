@@ -22,6 +22,7 @@ mod operations_page;
 mod page;
 mod publish;
 mod publish_api;
+mod rates;
 mod raw;
 mod readme;
 mod resume;
