@@ -69,6 +69,10 @@ pub(crate) struct Running {
 pub(crate) fn shell(block: &str, directory: &Path) -> Command {
     let mut command = Command::new("bash");
     command.args(["-euo", "pipefail", "-c", block]).current_dir(directory).stdin(Stdio::null());
+    // A reader has none of them; those of whoever runs the tests would be configuration.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDINGS_")) {
+        command.env_remove(name);
+    }
     command
 }
 
