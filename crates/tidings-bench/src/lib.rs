@@ -7,5 +7,6 @@ pub mod churn;
 mod client;
 mod process;
 pub mod publish;
+pub mod streams;
 
 pub use client::Target;

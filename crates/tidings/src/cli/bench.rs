@@ -4,15 +4,19 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use tidings_bench::{Target, churn, publish};
+use tidings_bench::{Target, churn, publish, streams};
 
-use super::{ClientArguments, Exit, Failure, note, runtime};
+use super::{ClientArguments, Exit, Failure, note, open_files, runtime};
 
 /// The scenarios.
 #[derive(Debug, Clone, Subcommand)]
 pub enum BenchCommand {
     /// Publish as fast as the server answers.
     Publish(PublishScenario),
+    /// Hold streams open that have nothing to do.
+    Idle(IdleScenario),
+    /// Publish to one channel with many streams, at a fixed rate.
+    Broadcast(BroadcastScenario),
     /// Let clients come and go for a long time, and see whether the server's memory grows.
     Churn(ChurnScenario),
 }
@@ -57,6 +61,37 @@ pub struct PublishScenario {
     channels: usize,
 }
 
+/// `tidings bench idle`
+#[derive(Debug, Clone, Args)]
+pub struct IdleScenario {
+    /// What all scenarios want to know.
+    #[command(flatten)]
+    common: CommonArguments,
+    /// How many streams.
+    #[arg(long, default_value_t = 1000)]
+    streams: usize,
+    /// Give each stream a channel of its own instead of one for all.
+    #[arg(long)]
+    own_channels: bool,
+}
+
+/// `tidings bench broadcast`
+#[derive(Debug, Clone, Args)]
+pub struct BroadcastScenario {
+    /// What all scenarios want to know.
+    #[command(flatten)]
+    common: CommonArguments,
+    /// How many streams.
+    #[arg(long, default_value_t = 1000)]
+    streams: usize,
+    /// Events published a second.
+    #[arg(long, default_value_t = 10)]
+    events: u32,
+    /// Bytes of an event's padding.
+    #[arg(long, default_value_t = 64)]
+    data_bytes: usize,
+}
+
 /// `tidings bench churn`
 #[derive(Debug, Clone, Args)]
 pub struct ChurnScenario {
@@ -98,6 +133,21 @@ pub(super) fn run(command: BenchCommand) -> Result<(), Failure> {
             let report = runtime.block_on(publish::run(&parameters)).map_err(failed)?;
             tell(&report, &scenario.common)
         }
+        BenchCommand::Idle(scenario) => {
+            let channels = if scenario.own_channels { scenario.streams } else { 1 };
+            let parameters = stream_parameters(&scenario.common, scenario.streams, channels)?;
+            let report = runtime.block_on(streams::run(&parameters)).map_err(failed)?;
+            tell(&report, &scenario.common)
+        }
+        BenchCommand::Broadcast(scenario) => {
+            let parameters = streams::Parameters {
+                events_per_second: scenario.events,
+                data_bytes: scenario.data_bytes,
+                ..stream_parameters(&scenario.common, scenario.streams, 1)?
+            };
+            let report = runtime.block_on(streams::run(&parameters)).map_err(failed)?;
+            tell(&report, &scenario.common)
+        }
         BenchCommand::Churn(scenario) => {
             let pid = scenario.common.pid.ok_or_else(|| {
                 Failure::new(Exit::Usage, "--pid is needed: the scenario is about the memory of the server's process")
@@ -119,6 +169,24 @@ pub(super) fn run(command: BenchCommand) -> Result<(), Failure> {
             tell(&report, &scenario.common)
         }
     }
+}
+
+fn stream_parameters(
+    common: &CommonArguments,
+    streams: usize,
+    channels: usize,
+) -> Result<streams::Parameters, Failure> {
+    open_files::raise_limit();
+    Ok(streams::Parameters {
+        target: target(common)?,
+        streams,
+        channels,
+        channel_prefix: common.channel_prefix.clone(),
+        duration: common.duration,
+        events_per_second: 0,
+        data_bytes: 0,
+        pid: common.pid,
+    })
 }
 
 fn target(common: &CommonArguments) -> Result<Target, Failure> {

@@ -7,6 +7,7 @@ mod client;
 mod config;
 mod doctor;
 mod logging;
+mod open_files;
 mod print_event;
 mod publish;
 mod serve;

@@ -1,16 +1,15 @@
 //! `tidings serve`: the server as a process, with its signals.
 
-use std::io::Write as _;
+use std::{io::Write as _, net::SocketAddr};
 
 use anyhow::Context as _;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Exit, Failure, ServeArguments, logging};
+use super::{Exit, Failure, ServeArguments, logging, open_files};
 use crate::{
     config::Config,
     server::{Tidings, VERSION},
@@ -25,10 +24,22 @@ pub(crate) async fn run(arguments: &ServeArguments) -> Result<(), Failure> {
     let listen = config.listen;
     let server = Tidings::builder().config(config).dev(arguments.dev).build().await;
     let server = server.map_err(|error| Failure::new(Exit::Usage, format!("{error:#}")))?;
-    let listener =
-        TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}")).map_err(failed)?;
+    let listener = bind(listen).with_context(|| format!("cannot listen on {listen}")).map_err(failed)?;
     announce(&server, &listener, arguments.dev)?;
     run_until_signal(server, listener, || Ok(arguments.load()?.config)).await.map_err(failed)
+}
+
+/// Connections that may wait to be accepted. When a node dies its clients come all at once, and a
+/// connection for which there is no room is tried again after a second at the earliest. The system's own
+/// limit (`net.core.somaxconn`, 4,096 on Linux) is below it on most machines.
+const BACKLOG: u32 = 65_535;
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // So that a restart need not wait for the connections of the process before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 async fn run_until_signal(
@@ -73,14 +84,8 @@ fn reload(server: &mut Tidings, load: impl Fn() -> Result<Config, crate::config:
     }
 }
 
-/// Every stream takes a descriptor, and the soft limit is 1,024 on most systems.
 fn raise_descriptor_limit(streams: usize) {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "the limit on open files could not be raised");
-    }
-    if let Some(max) = limit.maximum.filter(|max| *max < streams as u64) {
+    if let Some(max) = open_files::raise_limit().filter(|max| *max < streams as u64) {
         tracing::warn!(
             open_files = max,
             max_connections = streams,

@@ -2,6 +2,7 @@
 
 mod access;
 mod bad_input;
+mod bench;
 mod command;
 mod config;
 mod crash;
