@@ -39,6 +39,7 @@ impl Delivery {
         let mut items = Vec::new();
         while feed.next(&mut items).await {
             items.drain(..).for_each(|item| self.deliver(item));
+            self.hub.room().await;
             // A feed that always has more must not keep other tasks from their turn.
             tokio::task::yield_now().await;
         }

@@ -3,15 +3,17 @@
 use std::{
     future::Future as _,
     io,
+    os::fd::OwnedFd,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use tidings_hub::shard::close_reason_of;
 use tidings_protocol::CloseReason;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -29,30 +31,34 @@ const LINGER_MAX: Duration = Duration::from_secs(5);
 /// How a connection ended, as far as its socket says. Requests carry it, so that a stream whose body
 /// is dropped knows why.
 #[derive(Debug, Clone, Default)]
-pub struct SocketEnd(Arc<AtomicU8>);
+pub struct SocketEnd(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// A reason's number plus one; zero is none.
+    reason: AtomicU8,
+    /// Whether bytes wait that the kernel has not taken.
+    is_write_blocked: AtomicBool,
+}
 
 impl SocketEnd {
     /// The reason, once there is one.
     pub(crate) fn reason(&self) -> Option<CloseReason> {
-        usize::from(self.0.load(Relaxed)).checked_sub(1).and_then(|at| CloseReason::ALL.get(at).copied())
+        usize::from(self.0.reason.load(Relaxed)).checked_sub(1).and_then(|at| CloseReason::ALL.get(at).copied())
     }
 
     /// The first that is seen stays: what follows is the consequence.
-    fn set(&self, reason: CloseReason) {
-        let _already_set = self.0.compare_exchange(0, reason as u8 + 1, Relaxed, Relaxed);
+    pub(crate) fn set(&self, reason: CloseReason) {
+        let _already_set = self.0.reason.compare_exchange(0, reason as u8 + 1, Relaxed, Relaxed);
     }
 
     fn on_error(&self, error: &io::Error) {
-        self.set(match error.kind() {
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
-                CloseReason::ClientReset
-            }
-            // After the last retransmission the kernel reports what a router or ARP said meanwhile, if anything did.
-            io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-                CloseReason::PeerTimeout
-            }
-            _ => CloseReason::Error,
-        });
+        self.set(close_reason_of(error));
+    }
+
+    /// Whether bytes wait that the kernel has not taken.
+    pub(crate) fn is_write_blocked(&self) -> bool {
+        self.0.is_write_blocked.load(Relaxed)
     }
 }
 
@@ -89,7 +95,13 @@ impl Socket {
         self.end.clone()
     }
 
+    /// The socket by itself. Nothing of the task's remains with it.
+    pub(crate) fn into_fd(self) -> io::Result<OwnedFd> {
+        Ok(self.stream.into_std()?.into())
+    }
+
     fn on_write(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.end.0.is_write_blocked.store(written.is_pending(), Relaxed);
         match written {
             Poll::Ready(result) => {
                 self.deadline = None;
