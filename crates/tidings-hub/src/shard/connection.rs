@@ -128,6 +128,11 @@ impl Connection {
         self.socket
     }
 
+    /// Frames and bytes that wait.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        (self.waiting.len(), self.waiting.bytes(self.format))
+    }
+
     fn is_stalled(&self) -> bool {
         self.flow == Flow::Stalled
     }

@@ -297,6 +297,12 @@ impl Shard {
         }
     }
 
+    /// Frames and bytes that wait in a slot.
+    pub fn waiting(&self, slot: u32) -> (usize, usize) {
+        let connection = self.connections.get(slot as usize).and_then(Option::as_ref);
+        connection.map_or((0, 0), Connection::waiting)
+    }
+
     /// One more than the highest slot that has been in use.
     pub fn slots(&self) -> u32 {
         self.connections.len() as u32
