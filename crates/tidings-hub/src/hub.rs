@@ -228,9 +228,18 @@ impl Hub {
         }
         let inboxes: SmallVec<[Arc<Inbox>; 8]> =
             self.state.lock().shards.iter().map(|shard| shard.inbox.clone()).collect();
+        let mut has_waited = false;
         for inbox in inboxes {
-            poll_fn(|cx| if inbox.has_room(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+            let room = poll_fn(|cx| match inbox.has_room(cx) {
+                true => Poll::Ready(()),
+                false => {
+                    has_waited = true;
+                    Poll::Pending
+                }
+            });
+            room.await;
         }
+        self.counters.feed_waits.add(usize::from(has_waited));
     }
 
     /// How far the node has read the log.
@@ -340,6 +349,11 @@ impl Hub {
     /// How many sockets the shards hold, those that are being closed included.
     pub fn shard_sockets(&self) -> usize {
         self.state.lock().shards.iter().map(ShardEntry::sockets).sum()
+    }
+
+    /// The same, shard by shard.
+    pub fn sockets_by_shard(&self) -> Vec<usize> {
+        self.state.lock().shards.iter().map(ShardEntry::sockets).collect()
     }
 
     /// Hands a live subscriber to the shard with the fewest sockets, with all that waits for it. What
