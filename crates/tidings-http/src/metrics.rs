@@ -189,6 +189,15 @@ impl Collector for Observed {
         let help = "Times that a stream could not catch up with its buffer and read history again";
         let family = encoder.encode_descriptor("stream_later_fences", help, None, MetricType::Counter)?;
         ConstCounter::new(counters.later_fences.get()).encode(family)?;
+        let help = "Times that the feed waited for a shard that had not written what it had";
+        let family = encoder.encode_descriptor("feed_waits", help, None, MetricType::Counter)?;
+        ConstCounter::new(counters.feed_waits.get()).encode(family)?;
+        let help = "Sockets of each shard, those that are being closed included";
+        let mut family = encoder.encode_descriptor("shard_sockets", help, None, MetricType::Gauge)?;
+        for (number, sockets) in self.hub.sockets_by_shard().into_iter().enumerate() {
+            let number = number.to_string();
+            ConstGauge::new(sockets as i64).encode(family.encode_family(&[("shard", number.as_str())])?)?;
+        }
         let family =
             encoder.encode_descriptor("channels_listened", "Channels with a stream here", None, MetricType::Gauge)?;
         ConstGauge::new(self.hub.channel_count() as i64).encode(family)?;

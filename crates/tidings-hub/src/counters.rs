@@ -89,6 +89,8 @@ pub struct Counters {
     pub conflated: Counter,
     /// Undelivered events of streams that were closed as slow consumers. Their clients resume.
     pub overflowed: Counter,
+    /// Times that the feed waited for a shard that had not written what it had.
+    pub feed_waits: Counter,
     /// Times that live events came faster than a stream could catch up, so that it began a later fence.
     pub later_fences: Counter,
 }

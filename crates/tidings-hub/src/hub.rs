@@ -1,8 +1,18 @@
 //! Where events meet those who listen, and the node's place in the log.
 
-use std::{collections::HashMap, future::poll_fn, net::IpAddr, sync::Arc, task::Poll, time::Duration};
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::Poll,
+    time::Duration,
+};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 use tidings_protocol::{
     Channel, CloseReason, Cursor, LoggedEvent, Millis, Partition, PartitionCursor, Position, UserId,
@@ -38,13 +48,13 @@ pub struct Registration(pub u64);
 
 /// Where the hub says which channels this node wants. Called with the hub's lock held: it must return
 /// at once and must not call back. The answer to a registration comes through the feed, in order, as
-/// a marker: [`Hub::on_marker`].
+/// a marker: [`Batch::on_marker`].
 pub trait Interest: Send + Sync {
     /// From now on the feed shall have the channel's events.
     fn register(&self, channel: &Channel, registration: Registration);
     /// Nobody listens any more.
     fn unregister(&self, channel: &Channel, registration: Registration);
-    /// The feed shall say, in order, where the partition's head is: [`Hub::on_head`].
+    /// The feed shall say, in order, where the partition's head is: [`Batch::on_head`].
     fn probe(&self, partition: Partition, registration: Registration);
 }
 
@@ -67,6 +77,8 @@ pub struct Hub {
     state: Mutex<State>,
     interest: Box<dyn Interest>,
     counters: Counters,
+    /// Whether some shard's inbox was full when something was put in.
+    is_crowded: AtomicBool,
 }
 
 struct State {
@@ -145,6 +157,7 @@ impl Hub {
             }),
             interest,
             counters: Counters::default(),
+            is_crowded: AtomicBool::new(false),
         })
     }
 
@@ -202,66 +215,31 @@ impl Hub {
         Subscription::new(self.clone(), session)
     }
 
-    /// The feed has an event. Called in the order of the feed, by one caller at a time, who waits for
-    /// [`room`](Self::room) now and then.
-    pub fn on_event(&self, logged: Arc<LoggedEvent>, conflate_window: Tick, now: Tick) {
-        let mut state = self.state.lock();
-        let at = logged.id();
-        state.cursor.set(at.partition, at.at);
-        let Some((channel, listeners)) = state.channels.get(&logged.event.channel) else { return };
-        let window = if logged.event.conflate.is_some() { conflate_window } else { Tick::ZERO };
-        let frame = Arc::new(SharedFrame::new(logged, state.cursor.clone(), window));
-        for session in listeners.sessions() {
-            let waker = session.queue.lock().push(&frame, now, &self.counters);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-        }
-        // Under the lock: a shard must get an event before or after a connection that listens to it, as
-        // the fence of that connection says.
-        for shard in listeners.shards() {
-            state.shards[usize::from(shard)].inbox.push(Message::Event { channel, frame: frame.clone() });
-        }
+    /// Takes what the feed has, in its order. By one caller at a time, who waits for
+    /// [`room`](Self::room) in between.
+    pub fn batch(&self) -> Batch<'_> {
+        Batch { hub: self, state: self.state.lock(), to_wake: SmallVec::new() }
     }
 
     /// Waits until every shard has room for more events: the feed must not run ahead of them.
     pub async fn room(&self) {
-        let inboxes: SmallVec<[Arc<Inbox>; 8]> =
-            self.state.lock().shards.iter().map(|shard| shard.inbox.clone()).collect();
-        for inbox in inboxes {
-            poll_fn(|cx| if inbox.has_room(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
-        }
-    }
-
-    /// The feed has the answer to a registration: from here on it carries the channel's events, and
-    /// the partition's head was `head` when the broker took the registration.
-    pub fn on_marker(
-        &self,
-        channel: &Channel,
-        registration: Registration,
-        partition: Partition,
-        head: PartitionCursor,
-    ) {
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        state.advance(partition, head);
-        let number = state.channels.number_of(channel);
-        let Some(listeners) = number.and_then(|number| state.channels.by_number(number)) else { return };
-        if listeners.registration != registration || std::mem::replace(&mut listeners.is_ready, true) {
+        if !self.is_crowded.swap(false, Relaxed) {
             return;
         }
-        if let Some((_, listeners)) = state.channels.get(channel) {
-            listeners.sessions().for_each(|session| state.on_awaited(session));
+        let inboxes: SmallVec<[Arc<Inbox>; 8]> =
+            self.state.lock().shards.iter().map(|shard| shard.inbox.clone()).collect();
+        let mut has_waited = false;
+        for inbox in inboxes {
+            let room = poll_fn(|cx| match inbox.has_room(cx) {
+                true => Poll::Ready(()),
+                false => {
+                    has_waited = true;
+                    Poll::Pending
+                }
+            });
+            room.await;
         }
-    }
-
-    /// The feed has the answer to a probe.
-    pub fn on_head(&self, registration: Registration, partition: Partition, head: PartitionCursor) {
-        let mut state = self.state.lock();
-        state.advance(partition, head);
-        if let Some(session) = state.probes.remove(&registration) {
-            state.on_awaited(&session);
-        }
+        self.counters.feed_waits.add(usize::from(has_waited));
     }
 
     /// How far the node has read the log.
@@ -373,6 +351,11 @@ impl Hub {
         self.state.lock().shards.iter().map(ShardEntry::sockets).sum()
     }
 
+    /// The same, shard by shard.
+    pub fn sockets_by_shard(&self) -> Vec<usize> {
+        self.state.lock().shards.iter().map(ShardEntry::sockets).collect()
+    }
+
     /// Hands a live subscriber to the shard with the fewest sockets, with all that waits for it. What
     /// came before in the feed is in its queue; what comes after goes to the shard's inbox, behind it.
     pub(crate) fn hand_over(&self, session: &Session, adoption: Adoption) -> Result<(), Adoption> {
@@ -426,6 +409,77 @@ impl Hub {
     /// Tells the shards to end now, with whatever they hold.
     pub(crate) fn stop_shards(&self) {
         self.state.lock().shards.iter().for_each(|shard| shard.inbox.push(Message::Stop));
+    }
+}
+
+/// The hub while it takes some of the feed: its lock is held once for all of them, and each shard is woken
+/// once, at the end.
+pub struct Batch<'a> {
+    hub: &'a Hub,
+    state: MutexGuard<'a, State>,
+    to_wake: SmallVec<[u16; 8]>,
+}
+
+impl Batch<'_> {
+    /// The feed has an event.
+    pub fn on_event(&mut self, logged: Arc<LoggedEvent>, conflate_window: Tick, now: Tick) {
+        let Self { hub, state, to_wake } = self;
+        let at = logged.id();
+        state.cursor.set(at.partition, at.at);
+        let Some((channel, listeners)) = state.channels.get(&logged.event.channel) else { return };
+        let window = if logged.event.conflate.is_some() { conflate_window } else { Tick::ZERO };
+        let frame = Arc::new(SharedFrame::new(logged, state.cursor.clone(), window));
+        for session in listeners.sessions() {
+            let waker = session.queue.lock().push(&frame, now, &hub.counters);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+        // Under the lock: a shard must get an event before or after a connection that listens to it, as
+        // the fence of that connection says.
+        for shard in listeners.shards() {
+            if !state.shards[usize::from(shard)].inbox.push_event(channel, frame.clone()) {
+                hub.is_crowded.store(true, Relaxed);
+            }
+            if !to_wake.contains(&shard) {
+                to_wake.push(shard);
+            }
+        }
+    }
+
+    /// The feed has the answer to a registration: from here on it carries the channel's events, and
+    /// the partition's head was `head` when the broker took the registration.
+    pub fn on_marker(
+        &mut self,
+        channel: &Channel,
+        registration: Registration,
+        partition: Partition,
+        head: PartitionCursor,
+    ) {
+        let state = &mut *self.state;
+        state.advance(partition, head);
+        let number = state.channels.number_of(channel);
+        let Some(listeners) = number.and_then(|number| state.channels.by_number(number)) else { return };
+        if listeners.registration != registration || std::mem::replace(&mut listeners.is_ready, true) {
+            return;
+        }
+        if let Some((_, listeners)) = state.channels.get(channel) {
+            listeners.sessions().for_each(|session| state.on_awaited(session));
+        }
+    }
+
+    /// The feed has the answer to a probe.
+    pub fn on_head(&mut self, registration: Registration, partition: Partition, head: PartitionCursor) {
+        self.state.advance(partition, head);
+        if let Some(session) = self.state.probes.remove(&registration) {
+            self.state.on_awaited(&session);
+        }
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.to_wake.iter().for_each(|shard| self.state.shards[usize::from(*shard)].inbox.ring());
     }
 }
 

@@ -1,6 +1,6 @@
 //! Who on this node wants which channel, and what waits for each of them.
 //!
-//! An event comes in from the node's feed ([`Hub::on_event`]), is wrapped in a [`SharedFrame`] that
+//! An event comes in from the node's feed ([`Hub::batch`]), is wrapped in a [`SharedFrame`] that
 //! is encoded once per format, and is appended to the bounded queue of every subscriber of its channel.
 //! A task takes from the queue through its [`Subscription`]; once the stream is live and if its
 //! transport is a plain socket, the task gives both to a [`shard`] and ends.
@@ -23,7 +23,7 @@ mod waiting;
 pub use connection::{ConnectionFilter, ConnectionId, ConnectionInfo, Transport};
 pub use counters::Counters;
 pub use frame::{Format, SharedFrame};
-pub use hub::{Hub, Interest, Registration, Tick, Time};
+pub use hub::{Batch, Hub, Interest, Registration, Tick, Time};
 pub use shard::{Adoption, LiveSettings, ShardSocket, Shards};
 pub use subscription::{LaterFence, Subscription, Take};
 pub use waiting::QueueLimits;

@@ -37,19 +37,15 @@ const SLICES_MAX: usize = 64;
 /// Bytes, about, that go into one call: a socket's send buffer takes them.
 const WRITE_MAX_BYTES: usize = 256 * 1024;
 
+/// In this order, and aligned so, all that an event needs of it lies in one line of the processor's cache:
+/// with ten thousand listeners, each further line is a wait for memory.
+#[repr(C, align(64))]
 pub(super) struct Connection {
     socket: ShardSocket,
-    settings: Arc<LiveSettings>,
-    /// Its place in the hub's registry.
-    pub(super) number: u32,
-    /// Its channels by their numbers, each with its place among the channel's listeners on this shard.
-    pub(super) channels: SmallVec<[(u32, u32); 2]>,
     waiting: Waiting,
-    /// When something was written last, or since when the socket takes nothing.
-    since: Tick,
-    ends_at: Option<(Tick, CloseReason)>,
     ending: Option<Box<Ending>>,
-    input_bytes: u32,
+    /// When something was written last, or since when the socket takes nothing, in nanoseconds.
+    since_nanos: u64,
     format: Format,
     pub(super) transport: Transport,
     flow: Flow,
@@ -57,7 +53,16 @@ pub(super) struct Connection {
     owes_newline: bool,
     /// Whether the shard knows that there is something to write.
     pub(super) is_dirty: bool,
+    input_bytes: u32,
+    /// Its place in the hub's registry.
+    pub(super) number: u32,
+    settings: Arc<LiveSettings>,
+    /// Its channels by their numbers, each with its place among the channel's listeners on this shard.
+    pub(super) channels: SmallVec<[(u32, u32); 2]>,
+    ends_at: Option<(Tick, CloseReason)>,
 }
+
+const _: () = assert!(size_of::<Option<Connection>>() == 128, "two lines");
 
 /// Whether the socket takes bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +113,7 @@ impl Connection {
             number,
             channels: channels.into_iter().map(|channel| (channel, 0)).collect(),
             waiting,
-            since: adoption.silent_since,
+            since_nanos: nanos(adoption.silent_since),
             ends_at: adoption.ends_at,
             ending: None,
             input_bytes: 0,
@@ -140,6 +145,40 @@ impl Connection {
     /// Whether the stream has ended and only the socket is left.
     pub(super) fn is_lingering(&self) -> bool {
         self.ending.as_ref().is_some_and(|ending| ending.lingering.is_some())
+    }
+
+    /// Whether there is nothing that an event would have to wait for.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.waiting, Waiting::Nothing) && self.flow == Flow::Open && self.ending.is_none() && !self.owes_newline
+    }
+
+    fn since(&self) -> Tick {
+        Tick::from_nanos(self.since_nanos)
+    }
+
+    /// Writes an event at once instead of queueing it, to a connection that is idle.
+    pub(super) fn write_at_once(
+        &mut self,
+        frame: &Arc<SharedFrame>,
+        now_nanos: u64,
+        done: impl FnOnce(&SharedFrame),
+    ) -> Next {
+        let bytes = frame.bytes(self.format);
+        let written = match self.socket.send(&[IoSlice::new(bytes)]) {
+            Ok(written) => written,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
+            Err(error) => return self.lose(close_reason_of(&error)),
+        };
+        self.since_nanos = now_nanos;
+        if written >= bytes.len() {
+            done(frame);
+            return Next::Keep;
+        }
+        self.waiting = Waiting::One(frame.clone());
+        self.waiting.advance(self.format, written, |_| {});
+        // The next attempt shows whether it was interrupted or takes nothing.
+        self.flow = Flow::Reopened;
+        Next::Write
     }
 
     /// An event of one of its channels.
@@ -200,7 +239,7 @@ impl Connection {
             drop(slices);
             match sent {
                 Ok(written) => {
-                    self.since = now;
+                    self.since_nanos = nanos(now);
                     self.on_written(written, &mut done);
                     if written < bytes {
                         self.flow = Flow::Stalled;
@@ -213,7 +252,7 @@ impl Connection {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if std::mem::replace(&mut self.flow, Flow::Stalled) == Flow::Open {
-                        self.since = now;
+                        self.since_nanos = nanos(now);
                     }
                     return Next::Timer;
                 }
@@ -291,8 +330,8 @@ impl Connection {
             return lingering.idle_until;
         }
         let mut deadline = match self.is_stalled() {
-            true => self.since + self.settings.write_timeout,
-            false => self.since + self.settings.heartbeat,
+            true => self.since() + self.settings.write_timeout,
+            false => self.since() + self.settings.heartbeat,
         };
         if let Some(flush_at) = self.waiting.flush_at().filter(|_| !self.is_stalled()) {
             deadline = deadline.min(flush_at);
@@ -308,7 +347,7 @@ impl Connection {
         if let Some(lingering) = self.ending.as_ref().and_then(|ending| ending.lingering.as_ref()) {
             return if lingering.idle_until <= now { Next::Gone } else { Next::Timer };
         }
-        if self.is_stalled() && self.since + self.settings.write_timeout <= now {
+        if self.is_stalled() && self.since() + self.settings.write_timeout <= now {
             let reason = self.ending.as_ref().map_or(CloseReason::PeerTimeout, |ending| ending.reason);
             return Next::Lost { reason, abort: true };
         }
@@ -325,14 +364,14 @@ impl Connection {
             return Next::Write;
         }
         // Whatever waits is silence too: it waits for a window's end, which is far shorter than a heartbeat.
-        if self.since + self.settings.heartbeat <= now && self.ending.is_none() {
+        if self.since() + self.settings.heartbeat <= now && self.ending.is_none() {
             return self.beat(now);
         }
         Next::Timer
     }
 
     fn beat(&mut self, now: Tick) -> Next {
-        self.since = now;
+        self.since_nanos = nanos(now);
         match self.socket.send(&[IoSlice::new(sse::HEARTBEAT)]) {
             Ok(written) if written == sse::HEARTBEAT.len() => {}
             Ok(written) => {
@@ -346,4 +385,9 @@ impl Connection {
         }
         Next::Timer
     }
+}
+
+/// A tick as a number of eight bytes: five hundred years.
+pub(super) fn nanos(tick: Tick) -> u64 {
+    tick.as_nanos() as u64
 }

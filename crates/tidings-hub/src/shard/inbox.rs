@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
     task::{Context, Waker},
 };
 
@@ -11,6 +12,7 @@ use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::Message;
+use crate::frame::SharedFrame;
 
 /// Events that may lie in an inbox before the feed waits. The feed hands over a thousand or so at a time,
 /// so there may be that many more.
@@ -46,15 +48,24 @@ impl Inbox {
         self.bell.as_ref().map(AsFd::as_fd)
     }
 
-    pub(crate) fn push(&self, message: Message) {
+    /// Puts an event in, for which somebody will ring. Answers whether there is room for more.
+    pub(crate) fn push_event(&self, channel: u32, frame: Arc<SharedFrame>) -> bool {
         let mut state = self.state.lock();
-        if let Message::Event { frame, .. } = &message {
-            state.events += 1;
-            state.bytes += frame.logged.event.cost_bytes();
-        }
-        state.messages.push_back(message);
-        let was_awake = std::mem::replace(&mut state.is_awake, true);
-        drop(state);
+        state.events += 1;
+        state.bytes += frame.logged.event.cost_bytes();
+        state.messages.push_back(Message::Event { channel, frame });
+        state.has_room()
+    }
+
+    /// Puts something else in, and rings.
+    pub(crate) fn push(&self, message: Message) {
+        self.state.lock().messages.push_back(message);
+        self.ring();
+    }
+
+    /// Wakes the shard if it sleeps.
+    pub(crate) fn ring(&self) {
+        let was_awake = std::mem::replace(&mut self.state.lock().is_awake, true);
         if !was_awake && let Some(bell) = &self.bell {
             // It cannot fail but by being full, and then it rings already.
             let _rings = rustix::io::write(bell, &1_u64.to_ne_bytes());
@@ -91,10 +102,15 @@ impl Inbox {
     /// Whether the feed may go on; if not, it is woken when it may.
     pub(crate) fn has_room(&self, cx: &mut Context<'_>) -> bool {
         let mut state = self.state.lock();
-        let has_room = state.events < EVENTS_MAX && state.bytes < BYTES_MAX;
-        if !has_room {
+        if !state.has_room() {
             state.feed = Some(cx.waker().clone());
         }
-        has_room
+        state.has_room()
+    }
+}
+
+impl State {
+    fn has_room(&self) -> bool {
+        self.events < EVENTS_MAX && self.bytes < BYTES_MAX
     }
 }

@@ -7,7 +7,7 @@ use tidings_protocol::{CloseReason, Millis};
 
 use super::{
     Handover, Message,
-    connection::{Connection, Next},
+    connection::{Connection, Next, nanos},
     epoll::Epoll,
     inbox::Inbox,
     wheel::Wheel,
@@ -15,6 +15,7 @@ use super::{
 use crate::{
     connection::Transport,
     counters::LocalLatencies,
+    frame::SharedFrame,
     hub::{Hub, Tick, Time},
 };
 
@@ -59,6 +60,16 @@ pub struct Shard {
 struct WallClock {
     now: Millis,
     uses: u32,
+}
+
+impl WallClock {
+    fn now(&mut self, time: &dyn Time) -> Millis {
+        self.uses += 1;
+        if self.uses == WRITES_BETWEEN_CLOCKS {
+            *self = Self { now: time.now(), uses: 0 };
+        }
+        self.now
+    }
 }
 
 impl Shard {
@@ -129,8 +140,12 @@ impl Shard {
         let mut messages = std::mem::take(&mut self.messages);
         self.inbox.take(&mut messages);
         let mut goes_on = true;
-        for message in messages.drain(..) {
+        while let Some(message) = messages.pop_front() {
             match message {
+                // Nothing more comes now that could go out in the same call.
+                Message::Event { channel, frame } if messages.is_empty() && frame.conflate_window.is_zero() => {
+                    self.on_last_event(channel, &frame, now);
+                }
                 Message::Event { channel, frame } => self.on_event(channel, &frame, now),
                 Message::Adopt(handover) => self.adopt(*handover),
                 Message::Close { slot, reason } => {
@@ -148,13 +163,12 @@ impl Shard {
         goes_on
     }
 
-    fn on_event(&mut self, channel: u32, frame: &Arc<crate::SharedFrame>, now: Tick) {
+    fn on_event(&mut self, channel: u32, frame: &Arc<SharedFrame>, now: Tick) {
         // Taken out, for a connection that ends here may leave the list.
         let Some(listeners) = self.channels.get_mut(channel as usize).map(std::mem::take) else { return };
-        let counters = self.hub.clone();
         for slot in &listeners {
             let Some(Some(connection)) = self.connections.get_mut(*slot as usize) else { continue };
-            match connection.push(frame, now, counters.counters()) {
+            match connection.push(frame, now, self.hub.counters()) {
                 Next::Write if !connection.is_dirty => {
                     connection.is_dirty = true;
                     self.dirty.push(*slot);
@@ -166,6 +180,31 @@ impl Shard {
             }
         }
         self.channels[channel as usize] = listeners;
+    }
+
+    /// The last event of those that have come: whoever has nothing else to be written gets it at once.
+    fn on_last_event(&mut self, channel: u32, frame: &Arc<SharedFrame>, now: Tick) {
+        let Some(listeners) = self.channels.get_mut(channel as usize).map(std::mem::take) else { return };
+        let now_nanos = nanos(now);
+        let mut busy: SmallVec<[(u32, Next); 8]> = SmallVec::new();
+        for slot in &listeners {
+            let Some(Some(connection)) = self.connections.get_mut(*slot as usize) else { continue };
+            if !connection.is_idle() {
+                busy.push((*slot, connection.push(frame, now, self.hub.counters())));
+                continue;
+            }
+            let wall = self.wall.now(&*self.time);
+            let (delivered, latencies) = (&mut self.delivered[connection.transport as usize], &mut self.latencies);
+            let next = connection.write_at_once(frame, now_nanos, |frame| {
+                *delivered += 1;
+                latencies.observe(wall.saturating_sub(frame.logged.event.sent_at));
+            });
+            if next != Next::Keep {
+                busy.push((*slot, next));
+            }
+        }
+        self.channels[channel as usize] = listeners;
+        busy.into_iter().for_each(|(slot, next)| self.follow(slot, next));
     }
 
     fn adopt(&mut self, handover: Handover) {
@@ -207,15 +246,11 @@ impl Shard {
         for slot in dirty.drain(..) {
             let Some(Some(connection)) = self.connections.get_mut(slot as usize) else { continue };
             connection.is_dirty = false;
-            let (wall, time) = (&mut self.wall, &self.time);
+            let wall = self.wall.now(&*self.time);
             let (delivered, latencies) = (&mut self.delivered[connection.transport as usize], &mut self.latencies);
-            wall.uses += 1;
-            if wall.uses == WRITES_BETWEEN_CLOCKS {
-                *wall = WallClock { now: time.now(), uses: 0 };
-            }
             let next = connection.write(now, |frame| {
                 *delivered += 1;
-                latencies.observe(wall.now.saturating_sub(frame.logged.event.sent_at));
+                latencies.observe(wall.saturating_sub(frame.logged.event.sent_at));
             });
             if next != Next::Keep {
                 self.follow(slot, next);

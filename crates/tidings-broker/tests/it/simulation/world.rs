@@ -257,7 +257,7 @@ impl World {
     fn deliver(&self, node: usize, number: usize) -> bool {
         let item = self.cluster.lock().take_item(node, number);
         let Some(item) = item else { return false };
-        self.nodes[node].delivery.deliver(item);
+        self.nodes[node].delivery.deliver([item]);
         true
     }
 
