@@ -275,8 +275,9 @@ impl Shard {
                 if !std::mem::replace(&mut connection.is_dirty, true) {
                     self.dirty.push(slot);
                 }
-                // The wheel has let go of it if it was its timer.
-                self.wheel.set(slot, connection.deadline());
+                // The wheel has let go of it if it was its timer. What is due already is written in this turn;
+                // a timer in the past would come up again at once, before those of others.
+                self.wheel.set(slot, connection.deadline().max(self.time.tick()));
             }
             Next::Timer => self.wheel.set(slot, connection.deadline()),
             Next::Ended(reason) => {

@@ -61,12 +61,11 @@ impl World {
     pub(crate) fn poll(&mut self, client: usize, is_spurious: bool) -> bool {
         let has_run = self.clients[client].poll(is_spurious, &self.cluster);
         let held = &mut self.nodes[self.clients[client].node].held;
-        if let Some(wire) = self.clients[client].wire()
-            && wire.lock().is_on_shard
-            && !held.iter().any(|held| Arc::ptr_eq(&held.wire, wire))
-        {
-            let limits = wire.lock().limits();
-            held.push(Held { wire: wire.clone(), limits, place: None, is_counted: false });
+        if let Some(shared) = self.clients[client].wire() {
+            let mut wire = shared.lock();
+            if wire.is_on_shard && !std::mem::replace(&mut wire.is_known, true) {
+                held.push(Held { wire: shared.clone(), limits: wire.limits(), place: None, is_counted: false });
+            }
         }
         has_run
     }
@@ -132,6 +131,7 @@ impl World {
             let held = &mut self.nodes[node].held;
             if let Some(held) = held.iter_mut().filter(is_new).find(|held| held.wire.lock().was_probed) {
                 held.place = Some((shard, slot));
+                held.wire.lock().adopted_at = self.clock.tick();
             }
         }
     }

@@ -107,6 +107,8 @@ pub(crate) struct Wire {
     pub(crate) offer: Option<Adoption>,
     pub(crate) ends_at: Option<Tick>,
     pub(crate) is_on_shard: bool,
+    /// Whether the world knows of that.
+    pub(crate) is_known: bool,
     pub(crate) peer: Peer,
     is_blocked: bool,
     /// The server waits for a word that bytes are taken again.
@@ -119,6 +121,8 @@ pub(crate) struct Wire {
     told: Option<CloseReason>,
     pub(crate) asked: Vec<CloseReason>,
     was_lost: std::cell::Cell<bool>,
+    /// When its shard was first seen to have it. What was due before is due then.
+    pub(crate) adopted_at: Tick,
     written_at: Tick,
     tried_at: Tick,
     stalled_at: Option<Tick>,
@@ -157,6 +161,7 @@ impl Wire {
             offer: None,
             ends_at: None,
             is_on_shard: false,
+            is_known: false,
             peer: Peer::Reads,
             is_blocked: false,
             awaits_edge: false,
@@ -166,6 +171,7 @@ impl Wire {
             told: None,
             asked: Vec::new(),
             was_lost: std::cell::Cell::new(false),
+            adopted_at: now,
             written_at: now,
             tried_at: now,
             stalled_at: None,
@@ -342,12 +348,12 @@ impl Wire {
                 assert!(due > now, "nothing was taken since {at:?}, and it is {now:?}");
             }
             None => {
-                let due = self.tried_at.max(self.written_at) + self.settings.heartbeat + GRANULE;
-                assert!(due > now, "nothing was written since {:?}, and it is {now:?}", self.written_at);
+                let due = (self.tried_at.max(self.written_at) + self.settings.heartbeat).max(self.adopted_at);
+                assert!(due + GRANULE > now, "nothing was written since {:?}, and it is {now:?}", self.written_at);
             }
         }
         if let Some(at) = self.ends_at.filter(|_| self.stalled_at.is_none()) {
-            assert!(at + GRANULE > now, "the stream's time was over at {at:?}, and it is {now:?}");
+            assert!(at.max(self.adopted_at) + GRANULE > now, "the stream's time was over at {at:?}, and it is {now:?}");
         }
     }
 

@@ -247,18 +247,16 @@ impl World {
     fn deliver_some(&mut self) {
         let node = self.rng.random_range(0..self.nodes.len());
         let number = self.rng.random_range(0..self.setting.partitions);
-        for _ in 0..self.rng.random_range(1..8) {
-            if !self.deliver(node, number) {
-                return;
-            }
-        }
+        let count = self.rng.random_range(1..8);
+        self.deliver(node, number, count);
     }
 
-    fn deliver(&self, node: usize, number: usize) -> bool {
-        let item = self.cluster.lock().take_item(node, number);
-        let Some(item) = item else { return false };
-        self.nodes[node].delivery.deliver([item]);
-        true
+    /// Delivers so many items at once, or as many as there are. `false` if there are none.
+    fn deliver(&self, node: usize, number: usize, count: usize) -> bool {
+        let items: Vec<_> = (0..count).map_while(|_| self.cluster.lock().take_item(node, number)).collect();
+        let has_some = !items.is_empty();
+        self.nodes[node].delivery.deliver(items);
+        has_some
     }
 
     fn read_some(&mut self) {
@@ -406,7 +404,7 @@ impl World {
                 progress = Progress::Event;
             }
             for number in 0..self.setting.partitions {
-                while self.deliver(node, number) {
+                if self.deliver(node, number, usize::MAX) {
                     progress = Progress::Event;
                 }
             }
