@@ -149,7 +149,10 @@ impl Connection {
 
     /// Whether there is nothing that an event would have to wait for.
     pub(super) fn is_idle(&self) -> bool {
-        matches!(self.waiting, Waiting::Nothing) && self.flow == Flow::Open && self.ending.is_none() && !self.owes_newline
+        matches!(self.waiting, Waiting::Nothing)
+            && self.flow == Flow::Open
+            && self.ending.is_none()
+            && !self.owes_newline
     }
 
     fn since(&self) -> Tick {
@@ -181,22 +184,43 @@ impl Connection {
         Next::Write
     }
 
-    /// An event of one of its channels.
-    pub(super) fn push(&mut self, frame: &Arc<SharedFrame>, now: Tick, counters: &Counters) -> Next {
+    /// An event of one of its channels. `done` is told each frame that the socket takes whole.
+    pub(super) fn push(
+        &mut self,
+        frame: &Arc<SharedFrame>,
+        now: Tick,
+        counters: &Counters,
+        done: impl FnMut(&SharedFrame),
+    ) -> Next {
         if self.ending.is_some() {
             return Next::Keep;
         }
-        match self.waiting.push(frame, self.format, self.settings.limits, now, counters) {
-            Pushed::Waits { .. } if self.is_stalled() => Next::Keep,
-            Pushed::Waits { is_news: false } => Next::Keep,
+        let (format, limits) = (self.format, self.settings.limits);
+        let mut pushed = self.waiting.push(frame, format, limits, now, counters);
+        let mut next = Next::Keep;
+        if pushed == Pushed::NoRoom && !self.is_stalled() {
+            // It may be the shard that is behind, and not the peer: what waits goes out first.
+            self.waiting.flush();
+            next = self.write(now, done);
+            if matches!(next, Next::Lost { .. }) {
+                return next;
+            }
+            pushed = self.waiting.push(frame, format, limits, now, counters);
+        }
+        match pushed {
+            Pushed::Waits { .. } if self.is_stalled() => next,
+            Pushed::Waits { is_news: false } => next,
             Pushed::Waits { is_news: true } if self.waiting.flush_at().is_some() => Next::Timer,
             Pushed::Waits { is_news: true } => Next::Write,
             Pushed::NoRoom => {
-                let dropped = self.waiting.clear(self.format) + 1;
+                let dropped = self.waiting.clear(format) + 1;
                 counters.overflowed.add(dropped);
                 let reason =
                     if self.socket.is_peer_lost() { CloseReason::PeerTimeout } else { CloseReason::SlowConsumer };
-                self.end(reason)
+                match self.end(reason) {
+                    Next::Keep => next,
+                    end => end,
+                }
             }
         }
     }

@@ -166,20 +166,23 @@ impl Shard {
     fn on_event(&mut self, channel: u32, frame: &Arc<SharedFrame>, now: Tick) {
         // Taken out, for a connection that ends here may leave the list.
         let Some(listeners) = self.channels.get_mut(channel as usize).map(std::mem::take) else { return };
+        let mut lost: SmallVec<[(u32, Next); 8]> = SmallVec::new();
         for slot in &listeners {
             let Some(Some(connection)) = self.connections.get_mut(*slot as usize) else { continue };
-            match connection.push(frame, now, self.hub.counters()) {
+            let done =
+                observe(connection.transport, &mut self.delivered, &mut self.latencies, &mut self.wall, &*self.time);
+            match connection.push(frame, now, self.hub.counters(), done) {
                 Next::Write if !connection.is_dirty => {
                     connection.is_dirty = true;
                     self.dirty.push(*slot);
                 }
                 Next::Keep | Next::Write => {}
                 Next::Timer => self.wheel.set(*slot, connection.deadline()),
-                // An event ends no stream at once: there is `closing` to be written first.
-                Next::Ended(_) | Next::Lost { .. } | Next::Gone => {}
+                next @ (Next::Ended(_) | Next::Lost { .. } | Next::Gone) => lost.push((*slot, next)),
             }
         }
         self.channels[channel as usize] = listeners;
+        lost.into_iter().for_each(|(slot, next)| self.follow(slot, next));
     }
 
     /// The last event of those that have come: whoever has nothing else to be written gets it at once.
@@ -190,7 +193,14 @@ impl Shard {
         for slot in &listeners {
             let Some(Some(connection)) = self.connections.get_mut(*slot as usize) else { continue };
             if !connection.is_idle() {
-                busy.push((*slot, connection.push(frame, now, self.hub.counters())));
+                let done = observe(
+                    connection.transport,
+                    &mut self.delivered,
+                    &mut self.latencies,
+                    &mut self.wall,
+                    &*self.time,
+                );
+                busy.push((*slot, connection.push(frame, now, self.hub.counters(), done)));
                 continue;
             }
             let wall = self.wall.now(&*self.time);
@@ -317,7 +327,11 @@ impl Shard {
         self.wheel.clear(slot);
         let Some(connection) = self.connections.get_mut(slot as usize).and_then(Option::take) else { return };
         let socket = connection.into_socket();
-        if abort { socket.abort() } else { drop(socket) }
+        if abort {
+            socket.abort()
+        } else {
+            drop(socket)
+        }
         self.hub.release_slot(self.number, slot);
     }
 
@@ -342,5 +356,19 @@ impl Shard {
     /// One more than the highest slot that has been in use.
     pub fn slots(&self) -> u32 {
         self.connections.len() as u32
+    }
+}
+
+/// Counts what a connection that is behind has taken meanwhile.
+fn observe<'a>(
+    transport: Transport,
+    delivered: &'a mut [usize; Transport::ALL.len()],
+    latencies: &'a mut LocalLatencies,
+    wall: &'a mut WallClock,
+    time: &'a dyn Time,
+) -> impl FnMut(&SharedFrame) + 'a {
+    move |frame| {
+        delivered[transport as usize] += 1;
+        latencies.observe(wall.now(time).saturating_sub(frame.logged.event.sent_at));
     }
 }
