@@ -15,8 +15,8 @@ mod world;
 
 use world::{Setting, World};
 
-/// Steps of each setting: six hundred thousand together.
-const STEPS: u64 = 100_000;
+/// Steps of each setting: nine hundred thousand together.
+const STEPS: u64 = 150_000;
 
 fn from_environment(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;

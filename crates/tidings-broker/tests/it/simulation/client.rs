@@ -99,15 +99,15 @@ async fn serve(mut stream: Stream, wire: SharedWire) {
 /// Gives the stream to a shard, if that is wanted. Gives it back if no shard takes it.
 fn hand_over(mut stream: Stream, wire: &SharedWire) -> Option<Stream> {
     let Some(adoption) = wire.lock().take_offer() else { return Some(stream) };
-    let (has_frames, is_closed) =
-        (stream.subscription().waiting().0 > 0, stream.subscription().close_reason().is_some());
+    let (has_frames, close) = (stream.subscription().waiting().0 > 0, stream.subscription().close_reason());
     match stream.hand_over(adoption) {
         Ok(()) => {
-            let wire = wire.lock();
+            let mut wire = wire.lock();
+            wire.asked.extend(close);
             let mut sights = wire.sights.lock();
             sights.handed_over += 1;
             sights.handed_over_with_frames += u64::from(has_frames);
-            sights.handed_over_closed += u64::from(is_closed);
+            sights.handed_over_closed += u64::from(close.is_some());
             None
         }
         Err(back) => {

@@ -51,8 +51,8 @@ impl World {
         if wire.lock().is_on_shard || wire.lock().offer.is_some() {
             return;
         }
-        let ends = !is_calm && self.rng.random_ratio(1, 4);
-        let ends_at = ends.then(|| self.clock.tick() + Tick::from_millis(self.rng.random_range(0..8000)));
+        let ends = !is_calm && self.rng.random_ratio(1, 3);
+        let ends_at = ends.then(|| self.clock.tick() + Tick::from_millis(self.rng.random_range(0..4000)));
         Wire::offer(&wire, ends_at);
         self.clients[client].interrupt();
     }
@@ -179,11 +179,11 @@ impl World {
             84..96 => self.offer(client, false),
             96..98 if held > 0 && self.is_stormy => {
                 let held = self.nodes[node].held.choose(&mut self.rng).expect("some");
-                let bytes = *[1, 100, 5000, 40_000].choose(&mut self.rng).expect("one of four");
+                let bytes = *[1, 5000, 40_000, 70_000].choose(&mut self.rng).expect("one of four");
                 held.wire.lock().send_to_server(bytes);
             }
             98 if self.is_stormy && self.rng.random_ratio(1, 3) => self.close(client),
-            99 if self.is_stormy && self.rng.random_ratio(1, 40) => self.close_all(node),
+            99 if self.is_stormy && self.rng.random_ratio(1, 12) => self.close_all(node),
             _ => {}
         }
     }

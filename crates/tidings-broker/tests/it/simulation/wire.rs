@@ -126,6 +126,7 @@ pub(crate) struct Wire {
     written_at: Tick,
     tried_at: Tick,
     stalled_at: Option<Tick>,
+    has_stalled: bool,
     /// Whether the server was told, rightly or not, that bytes were taken again.
     was_writable: bool,
     /// Whether something was received since somebody looked.
@@ -175,6 +176,7 @@ impl Wire {
             written_at: now,
             tried_at: now,
             stalled_at: None,
+            has_stalled: false,
             was_writable: false,
             was_probed: false,
             shut_down_at: None,
@@ -329,7 +331,7 @@ impl Wire {
         let mut reasons = self.asked.clone();
         reasons.extend(self.ends_at.filter(|at| *at <= now).map(|_| CloseReason::MaxAge));
         // Who takes all that there is does not overflow.
-        reasons.extend(self.stalled_at.map(|_| CloseReason::SlowConsumer));
+        reasons.extend(self.has_stalled.then_some(CloseReason::SlowConsumer));
         reasons.extend(self.was_lost.get().then_some(CloseReason::PeerTimeout));
         reasons
     }
@@ -358,7 +360,7 @@ impl Wire {
     }
 
     fn stall(&mut self) {
-        self.awaits_edge = true;
+        (self.awaits_edge, self.has_stalled) = (true, true);
         if self.stalled_at.is_none() {
             self.sights.lock().stalls += 1;
             (self.stalled_at, self.was_writable) = (Some(self.clock.tick()), false);
@@ -457,9 +459,7 @@ impl SimulatedSocket for SimSocket {
         assert_eq!(wire.shut_down_at.replace(now), None, "the socket is shut down twice");
         let reason = wire.closing.expect("it has just been looked at");
         let own = wire.own_reasons(now);
-        // Its queue may have overflowed before the last of it was taken.
-        let may_be = own.contains(&reason) || reason == CloseReason::SlowConsumer;
-        assert!(may_be, "`closing` says {reason}, where there was {own:?}");
+        assert!(own.contains(&reason), "`closing` says {reason}, where there was {own:?}");
         count(&mut wire.sights.lock().closed, reason);
     }
 
