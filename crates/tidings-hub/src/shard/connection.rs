@@ -320,16 +320,16 @@ impl Connection {
             match self.socket.receive(buffer) {
                 Ok(0) => return self.lose(CloseReason::ClientClosed),
                 Ok(bytes) => {
+                    // Of a lingering peer too: one that sends as fast as it is read must not hold up the others.
+                    self.input_bytes = self.input_bytes.saturating_add(bytes as u32);
+                    if self.input_bytes > INPUT_MAX_BYTES {
+                        return self.lose(CloseReason::Error);
+                    }
                     if let Some(lingering) = self.ending.as_mut().and_then(|ending| ending.lingering.as_mut()) {
                         if now >= lingering.ends_at {
                             return Next::Gone;
                         }
                         lingering.idle_until = (now + LINGER_IDLE).min(lingering.ends_at);
-                        continue;
-                    }
-                    self.input_bytes = self.input_bytes.saturating_add(bytes as u32);
-                    if self.input_bytes > INPUT_MAX_BYTES {
-                        return self.lose(CloseReason::Error);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Next::Keep,
