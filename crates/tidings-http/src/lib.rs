@@ -35,6 +35,7 @@ pub mod rate_limit;
 pub mod server;
 pub mod settings;
 mod socket;
+pub mod tls;
 pub mod transport;
 
 pub use app::{App, AppParts};

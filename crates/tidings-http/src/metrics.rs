@@ -18,7 +18,7 @@ use tidings_core::{ports::Broker, stream::Streams};
 use tidings_hub::{ConnectionFilter, Hub, Transport};
 use tidings_protocol::{CloseReason, Millis};
 
-use crate::auth::Authenticator;
+use crate::{auth::Authenticator, tls::Handshake};
 
 /// What became of a client that came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,6 +42,11 @@ struct OutcomeLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HandshakeLabel {
+    outcome: Handshake,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CodeLabel {
     code: &'static str,
 }
@@ -57,6 +62,17 @@ impl EncodeLabelValue for ResumeOutcome {
     }
 }
 
+impl EncodeLabelValue for Handshake {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        let word = match self {
+            Self::Complete => "complete",
+            Self::Failed => "failed",
+            Self::TimedOut => "timeout",
+        };
+        EncodeLabelValue::encode(&word, encoder)
+    }
+}
+
 /// What is counted on the way; the rest is read from its owners when metrics are asked for.
 pub struct Metrics {
     registry: Registry,
@@ -64,6 +80,7 @@ pub struct Metrics {
     duplicates: Family<NamespaceLabel, Counter>,
     refused: Family<CodeLabel, Counter>,
     resumes: Family<OutcomeLabel, Counter>,
+    handshakes: Family<HandshakeLabel, Counter>,
     delivery_seconds: Histogram,
 }
 
@@ -99,6 +116,11 @@ impl Metrics {
             drop(resumes.get_or_create(&OutcomeLabel { outcome }));
         }
         registry.register("resume", "Streams that came back with a cursor, by outcome", resumes.clone());
+        let handshakes = Family::<HandshakeLabel, Counter>::default();
+        for outcome in [Handshake::Complete, Handshake::Failed, Handshake::TimedOut] {
+            drop(handshakes.get_or_create(&HandshakeLabel { outcome }));
+        }
+        registry.register("tls_handshakes", "TLS handshakes, by outcome", handshakes.clone());
         let delivery_seconds = Histogram::new(DELIVERY_BUCKETS);
         registry.register(
             "delivery_seconds",
@@ -111,7 +133,7 @@ impl Metrics {
             prometheus_client::metrics::info::Info::new([("version", version)]),
         );
         registry.register_collector(Box::new(Observed { hub, broker, authenticator }));
-        Self { registry, published, duplicates, refused, resumes, delivery_seconds }
+        Self { registry, published, duplicates, refused, resumes, handshakes, delivery_seconds }
     }
 
     /// An event was accepted.
@@ -128,6 +150,11 @@ impl Metrics {
     /// A client came back.
     pub fn resumed(&self, outcome: ResumeOutcome) {
         self.resumes.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// A client wanted TLS.
+    pub(crate) fn handshake(&self, outcome: Handshake) {
+        self.handshakes.get_or_create(&HandshakeLabel { outcome }).inc();
     }
 
     /// An event reached a stream so long after it was sent.

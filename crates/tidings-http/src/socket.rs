@@ -29,17 +29,34 @@ const LINGER_MAX: Duration = Duration::from_secs(5);
 /// How a connection ended, as far as its socket says. Requests carry it, so that a stream whose body
 /// is dropped knows why.
 #[derive(Debug, Clone, Default)]
-pub struct SocketEnd(Arc<AtomicU8>);
+pub struct SocketEnd {
+    reason: Arc<AtomicU8>,
+    /// What carries the stream, where that carries others too and may end later.
+    carrier: Option<Arc<dyn Carrier>>,
+}
+
+/// A connection that carries several streams.
+pub(crate) trait Carrier: std::fmt::Debug + Send + Sync {
+    /// Why it ended, or why its streams must, if there is a reason.
+    fn reason(&self) -> Option<CloseReason>;
+}
 
 impl SocketEnd {
+    /// That of one stream among others on a connection.
+    pub(crate) fn carried_by(carrier: Arc<dyn Carrier>) -> Self {
+        Self { reason: Arc::default(), carrier: Some(carrier) }
+    }
+
     /// The reason, once there is one.
     pub(crate) fn reason(&self) -> Option<CloseReason> {
-        usize::from(self.0.load(Relaxed)).checked_sub(1).and_then(|at| CloseReason::ALL.get(at).copied())
+        let own = usize::from(self.reason.load(Relaxed)).checked_sub(1);
+        let own = own.and_then(|at| CloseReason::ALL.get(at).copied());
+        own.or_else(|| self.carrier.as_ref()?.reason())
     }
 
     /// The first that is seen stays: what follows is the consequence.
-    fn set(&self, reason: CloseReason) {
-        let _already_set = self.0.compare_exchange(0, reason as u8 + 1, Relaxed, Relaxed);
+    pub(crate) fn set(&self, reason: CloseReason) {
+        let _already_set = self.reason.compare_exchange(0, reason as u8 + 1, Relaxed, Relaxed);
     }
 
     fn on_error(&self, error: &io::Error) {
