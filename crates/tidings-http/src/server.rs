@@ -58,8 +58,7 @@ pub async fn serve(
 ) {
     let connections = TaskTracker::new();
     let closing = CancellationToken::new();
-    let shared =
-        Shared { app: app.clone(), router, tls, draining: shutdown.clone(), closing: closing.clone() };
+    let shared = Shared { app: app.clone(), router, tls, draining: shutdown.clone(), closing: closing.clone() };
     let drained = async {
         shutdown.cancelled().await;
         app.drain().await;

@@ -72,7 +72,9 @@ pub enum TlsError {
         reason: String,
     },
     /// The key is that of another certificate.
-    #[error("the key in {key:?} is not that of the first certificate in {cert:?}; the server's own certificate stands first, its issuers follow")]
+    #[error(
+        "the key in {key:?} is not that of the first certificate in {cert:?}; the server's own certificate stands first, its issuers follow"
+    )]
     KeyMismatch {
         /// The certificate's path.
         cert: PathBuf,
@@ -147,14 +149,9 @@ impl Tls {
         Ok(Self { config: ArcSwap::from_pointee(server_config(cert, key)?) })
     }
 
-    /// Reads them again. Open connections keep what they have.
-    ///
-    /// # Errors
-    ///
-    /// As [`load`](Self::load); then nothing has changed.
-    pub fn reload(&self, cert: &Path, key: &Path) -> Result<(), TlsError> {
-        self.config.store(Arc::new(server_config(cert, key)?));
-        Ok(())
+    /// Takes the certificate and the key of another. Open connections keep what they have.
+    pub fn replace_by(&self, new: Self) {
+        self.config.store(new.config.into_inner());
     }
 
     /// The server's side of a handshake. `header_timeout` bounds it too, where it is the shorter one.
@@ -187,9 +184,7 @@ fn server_config(cert: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
         .with_no_client_auth()
         .with_single_cert(chain, private_key)
         .map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => {
-                TlsError::KeyMismatch { cert: cert.to_owned(), key: key.to_owned() }
-            }
+            rustls::Error::InconsistentKeys(_) => TlsError::KeyMismatch { cert: cert.to_owned(), key: key.to_owned() },
             error => unusable(error),
         })?;
     config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
@@ -273,8 +268,10 @@ mod tests {
         let files = Files::new();
         let (cert, key) = files.pair("a");
         let tls = Tls::load(&cert, &key).unwrap();
+        let before = tls.config.load_full();
         let (cert, key) = files.pair("b");
-        tls.reload(&cert, &key).unwrap();
+        tls.replace_by(Tls::load(&cert, &key).unwrap());
+        assert!(!Arc::ptr_eq(&before, &tls.config.load_full()));
         // Issuers follow in the same file.
         let chain = [std::fs::read(&cert).unwrap(), std::fs::read(files.pair("c").0).unwrap()].concat();
         Tls::load(&files.write("chain.crt", chain), &key).unwrap();
@@ -306,15 +303,5 @@ mod tests {
         }
         let endless = Tls::load(Path::new("/dev/zero"), &key).unwrap_err();
         assert!(matches!(endless, TlsError::Unreadable { .. }), "{endless}");
-    }
-
-    #[test]
-    fn a_reload_that_fails_leaves_what_was() {
-        let files = Files::new();
-        let (cert, key) = files.pair("a");
-        let tls = Tls::load(&cert, &key).unwrap();
-        let before = tls.config.load_full();
-        tls.reload(&cert, &files.pair("b").1).unwrap_err();
-        assert!(Arc::ptr_eq(&before, &tls.config.load_full()));
     }
 }
