@@ -9,6 +9,7 @@ use tokio::{
 };
 use tokio_rustls::{
     TlsConnector,
+    client::TlsStream,
     rustls::{ClientConfig, pki_types::ServerName},
 };
 
@@ -73,6 +74,15 @@ impl Endpoint {
         Self { way, trust, ..Self::from(addr) }
     }
 
+    /// A client that says nothing of what it speaks.
+    pub fn without_alpn(mut self) -> Self {
+        self.trust = self.trust.map(|mut trust| {
+            Arc::make_mut(&mut trust).alpn_protocols.clear();
+            trust
+        });
+        self
+    }
+
     /// A client whose kernel takes little ahead of it, so that what it does not read is soon felt.
     pub fn taking_little(mut self) -> Self {
         self.receive_buffer_bytes = Some(4096);
@@ -106,12 +116,23 @@ impl Endpoint {
         if !self.way.is_tls() {
             return Ok(Box::new(stream));
         }
+        Ok(Box::new(self.handshake(stream).await?))
+    }
+
+    /// The certificate that the server shows, in DER.
+    pub async fn peer_certificate(&self) -> anyhow::Result<Vec<u8>> {
+        let stream = self.handshake(self.connect().await?).await?;
+        let chain = stream.get_ref().1.peer_certificates().context("the server showed no certificate")?;
+        Ok(chain.first().context("the server showed an empty chain")?.to_vec())
+    }
+
+    async fn handshake(&self, stream: TcpStream) -> anyhow::Result<TlsStream<TcpStream>> {
         let trust = self.trust.clone().context("a way over TLS needs something to trust")?;
         let expected = trust.alpn_protocols.first().cloned();
         let stream = TlsConnector::from(trust).connect(ServerName::from(self.addr.ip()), stream).await?;
         let chosen = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
         ensure!(chosen == expected, "the server chose {chosen:?}, offered was {expected:?}");
-        Ok(Box::new(stream))
+        Ok(stream)
     }
 
     async fn connect(&self) -> std::io::Result<TcpStream> {
