@@ -1,5 +1,7 @@
 //! A small HTTP client: one connection, kept while it is good.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -8,9 +10,11 @@ use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
     header::{HOST, HeaderName, HeaderValue},
+    rt::Executor,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::task::JoinHandle;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::task::AbortHandle;
 
 use crate::endpoint::Endpoint;
 
@@ -49,11 +53,24 @@ const STREAM_WINDOW_BYTES: u32 = 65_535;
 /// Window of a connection.
 const CONNECTION_WINDOW_BYTES: u32 = 16 * STREAM_WINDOW_BYTES;
 
-/// A connection and the task that drives it. Dropping it closes the socket.
+/// A connection and the tasks that drive it. Dropping it closes the socket, without a word more on the
+/// connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     sender: Sender,
-    driver: JoinHandle<()>,
+    tasks: Tasks,
+}
+
+/// Tasks that end together. hyper drives an HTTP/2 connection in one of its own, which would say goodbye.
+#[derive(Debug, Clone, Default)]
+struct Tasks(Arc<Mutex<Vec<AbortHandle>>>);
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Tasks {
+    fn execute(&self, task: F) {
+        let mut tasks = self.0.lock();
+        tasks.retain(|task| !task.is_finished());
+        tasks.push(tokio::spawn(task).abort_handle());
+    }
 }
 
 #[derive(Debug)]
@@ -65,19 +82,20 @@ enum Sender {
 impl Connection {
     pub(crate) async fn open(endpoint: &Endpoint) -> anyhow::Result<Self> {
         let io = TokioIo::new(endpoint.open().await?);
+        let tasks = Tasks::default();
         // Whoever waits for an answer is told of the same errors as the drivers.
         if endpoint.way().is_http2() {
-            let mut builder = http2::Builder::new(TokioExecutor::new());
+            let mut builder = http2::Builder::new(tasks.clone());
             builder
                 .initial_stream_window_size(STREAM_WINDOW_BYTES)
                 .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
             let (sender, connection) = builder.handshake(io).await?;
-            let driver = tokio::spawn(async move { drop(connection.await) });
-            return Ok(Self { sender: Sender::Http2(sender), driver });
+            tasks.execute(connection);
+            return Ok(Self { sender: Sender::Http2(sender), tasks });
         }
         let (sender, connection) = http1::handshake(io).await?;
-        let driver = tokio::spawn(async move { drop(connection.await) });
-        Ok(Self { sender: Sender::Http1(sender), driver })
+        tasks.execute(connection);
+        Ok(Self { sender: Sender::Http1(sender), tasks })
     }
 
     pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
@@ -103,7 +121,9 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.driver.abort();
+        for task in self.tasks.0.lock().drain(..) {
+            task.abort();
+        }
     }
 }
 

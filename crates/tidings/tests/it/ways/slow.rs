@@ -144,7 +144,7 @@ async fn a_client_that_takes_nothing_times_out_even_if_its_queue_has_room(way: W
 }
 
 async fn a_client_whose_queue_was_full_is_told_and_goes_on_from_where_it_was(way: Way) {
-    let config = "[stream]\nqueue_max_events = 16\n\
+    let config = "[stream]\nqueue_max_events = 64\n\
                   [namespaces.bulk]\nhistory_size = 100000\ndurable = false\nsubscribe = [\"anyone\"]\n";
     let node = Node::start_on(way, config).await;
     let mut slow = deaf(&node, "channel=bulk:a").await;
@@ -152,9 +152,10 @@ async fn a_client_whose_queue_was_full_is_told_and_goes_on_from_where_it_was(way
     let mut published = 0_u64;
     while node.metric("tidings_events_dropped_total{reason=\"slow_consumer\"}").await == 0.0 {
         assert!(published < 20_000, "the queue never filled");
-        let round = (published..published + 20).map(|n| json!({"channel": "bulk:a", "data": format!("{n} {padding}")}));
+        // Few enough for the queue, as what is published together comes together.
+        let round = (published..published + 4).map(|n| json!({"channel": "bulk:a", "data": format!("{n} {padding}")}));
         publish_all(&node, &round.collect::<Vec<_>>()).await;
-        published += 20;
+        published += 4;
     }
     // It reads again: all that was on its way, and why that ends.
     let mut events = slow.until_end(LIMIT).await.unwrap();

@@ -84,7 +84,7 @@ async fn the_commands_speak_tls() {
     let events = node.get("/v1/channels/open:a/history").await.json().unwrap();
     assert_eq!(events["events"].as_array().unwrap().len(), 1);
 
-    for (ca, said) in [("/nowhere", "No such file"), (file!(), "")] {
+    for (ca, said) in [("/no/such/file", "No such file"), (file!(), "")] {
         let done = with(&["publish", "open:a", "unseen", "--ca", ca]);
         assert!(done.code == Some(2) && done.stderr.contains("--ca") && done.stderr.contains(said), "{}", done.stderr);
     }
