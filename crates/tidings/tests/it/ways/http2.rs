@@ -23,6 +23,8 @@ on_http2!(
     the_preface_may_come_in_pieces,
     no_header_of_a_connection_is_sent,
     a_head_without_measure_is_refused,
+    what_is_no_http2_is_cut_off,
+    a_client_that_opens_and_resets_without_end_is_cut_off,
     a_connection_that_is_not_used_is_closed,
     a_connection_is_asked_to_open_no_more_streams_when_the_server_drains,
 );
@@ -32,14 +34,18 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// An empty `SETTINGS` frame (RFC 9113 §6.5).
 const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 
+/// Flags of a frame (RFC 9113 §6).
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
 /// A `HEADERS` frame that asks for a stream and ends the request (RFC 9113 §6.2), its fields as RFC 7541
 /// has them: indexed where the static table has them, else literal.
-fn subscribe_frame() -> Vec<u8> {
+fn subscribe_frame(stream: u32, flags: u8) -> Vec<u8> {
     let path = b"/v1/subscribe?channel=open:a";
     // `:method: GET`, `:scheme: http`, `:path` and `:authority` with values of their own.
     let fields = [&[0x82, 0x86, 0x04, path.len() as u8], path.as_slice(), &[0x01, 1, b'x']].concat();
-    let head = [0, 0, fields.len() as u8, 1, 0x05, 0, 0, 0, 1];
-    [head.as_slice(), &fields].concat()
+    let head = [0, 0, fields.len() as u8, 1, flags];
+    [head.as_slice(), &stream.to_be_bytes(), &fields].concat()
 }
 
 async fn read_until(wire: &mut Box<dyn Wire>, wanted: &str) {
@@ -110,7 +116,7 @@ async fn a_peer_that_answers_no_ping_is_gone(way: Way) {
     let config = "[stream]\nheartbeat = \"200ms\"\nwrite_timeout = \"300ms\"\n";
     let node = Node::start_on(way, config).await;
     let mut wire = node.endpoint().open().await.unwrap();
-    wire.write_all(&[PREFACE, &SETTINGS, &subscribe_frame()].concat()).await.unwrap();
+    wire.write_all(&[PREFACE, &SETTINGS, &subscribe_frame(1, END_STREAM | END_HEADERS)].concat()).await.unwrap();
     // Its kernel takes and acknowledges everything, heartbeats and pings.
     read_until(&mut wire, "event: connected").await;
     node.wait_for_metric(&closed("sse", "peer_timeout"), 1.0).await;
@@ -120,7 +126,7 @@ async fn a_peer_that_answers_no_ping_is_gone(way: Way) {
 async fn the_preface_may_come_in_pieces(way: Way) {
     let node = Node::start_on(way, "").await;
     let mut wire = node.endpoint().open().await.unwrap();
-    let bytes = [PREFACE, &SETTINGS, &subscribe_frame()].concat();
+    let bytes = [PREFACE, &SETTINGS, &subscribe_frame(1, END_STREAM | END_HEADERS)].concat();
     for piece in bytes.chunks(5) {
         wire.write_all(piece).await.unwrap();
         wire.flush().await.unwrap();
@@ -147,6 +153,37 @@ async fn a_head_without_measure_is_refused(way: Way) {
     let huge = "x".repeat(60_000);
     let answer = node.call(Method::GET, "/healthz", &[("x-padding", &huge)], "").await;
     assert_eq!(answer.status, 431);
+    node.assert_serves().await;
+}
+
+async fn what_is_no_http2_is_cut_off(way: Way) {
+    let node = Node::start_on(way, "[server]\nheader_timeout = \"300ms\"\n").await;
+    let garbage: Vec<u8> = (0..10_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    // A head that is gone on with and never ended: `CONTINUATION` frames of one header field each.
+    let field = [0, 0, 4, 9, 0, 0, 0, 0, 1, 0x00, 1, b'x', 0];
+    let endless = [&subscribe_frame(1, 0), field.repeat(100_000).as_slice()].concat();
+    for rest in [garbage, b"GET / HTTP/1.1\r\n\r\n".to_vec(), endless] {
+        let mut wire = node.endpoint().open().await.unwrap();
+        // A server that has already had enough is free to close while more is being sent.
+        let _cut_off = wire.write_all(&[PREFACE, &SETTINGS, &rest].concat()).await;
+        read_to_end(wire).await;
+    }
+    node.assert_serves().await;
+}
+
+/// Each reset stream costs the server a request, and the client next to nothing (CVE-2023-44487).
+async fn a_client_that_opens_and_resets_without_end_is_cut_off(way: Way) {
+    let node = Node::start_on(way, "").await;
+    let mut wire = node.endpoint().open().await.unwrap();
+    let pair = |n: u32| {
+        let stream = 2 * n + 1;
+        let reset = [&[0, 0, 4, 3, 0], stream.to_be_bytes().as_slice(), &[0, 0, 0, 8]].concat();
+        [subscribe_frame(stream, END_STREAM | END_HEADERS), reset].concat()
+    };
+    let flood: Vec<u8> = (0..50_000).flat_map(pair).collect();
+    let _cut_off = wire.write_all(&[PREFACE, &SETTINGS, &flood].concat()).await;
+    read_to_end(wire).await;
+    node.wait_for_streams(0).await;
     node.assert_serves().await;
 }
 
