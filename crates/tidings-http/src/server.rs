@@ -9,22 +9,16 @@ use axum::{Router, body::Body, extract::ConnectInfo};
 use http::Request;
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
-};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
-use crate::{
-    app::App,
-    settings::Settings,
-    socket::{Socket, SocketEnd},
-    tls::{self, Handshake, Tls},
-};
+use crate::{app::App, socket::Socket, tls::Tls};
 
+mod http1_over;
 mod http2;
 mod preface;
+mod protocol;
 
 /// Sockets beyond the streams: requests of backends, and streams that are being told to come back.
 const SPARE_SOCKETS: usize = 1024;
@@ -84,31 +78,13 @@ pub async fn serve(
             app.metrics.refused("too_many_sockets");
             continue;
         }
-        connections.spawn(serve_accepted(shared.clone(), stream, peer));
+        connections.spawn(protocol::serve(shared.clone(), stream, peer));
     }
     drop(listener);
     closing.cancel();
     connections.close();
     if tokio::time::timeout(CLOSE_TIMEOUT, connections.wait()).await.is_err() {
         tracing::warn!(connections = connections.len(), "connections were still open when the drain ended");
-    }
-}
-
-/// Finds out what the client speaks. Other protocols than cleartext HTTP/1.1 are boxed, so that the
-/// task of that has no room for them.
-async fn serve_accepted(shared: Shared, stream: TcpStream, peer: SocketAddr) {
-    if shared.tls.is_some() {
-        return Box::pin(serve_tls(shared, stream, peer)).await;
-    }
-    let beginning = tokio::time::timeout(shared.app.settings().header_timeout, preface::peek(&stream)).await;
-    match beginning {
-        // It has said nothing for as long as a request's head may take.
-        Err(_elapsed) => {}
-        Ok(Ok(preface::Beginning::Http1)) => {
-            serve_connection(&shared.app, shared.router, stream, peer, shared.closing).await;
-        }
-        Ok(Ok(beginning)) => Box::pin(serve_preface(shared, stream, peer, beginning)).await,
-        Ok(Err(error)) => tracing::debug!(%error, %peer, "a connection ended before it began"),
     }
 }
 
@@ -120,18 +96,6 @@ async fn serve_connection(app: &App, router: Router, stream: TcpStream, peer: So
         Err(error) => return tracing::debug!(%error, "a connection could not be set up"),
     };
     let end = socket.end();
-    serve_http1(&settings, router, socket, end, peer, closing).await;
-}
-
-/// HTTP/1.1 on whatever carries its bytes.
-async fn serve_http1<I: AsyncRead + AsyncWrite + Unpin>(
-    settings: &Settings,
-    router: Router,
-    io: I,
-    end: SocketEnd,
-    peer: SocketAddr,
-    closing: CancellationToken,
-) {
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
         request.extensions_mut().insert(end.clone());
@@ -142,7 +106,7 @@ async fn serve_http1<I: AsyncRead + AsyncWrite + Unpin>(
         .timer(TokioTimer::new())
         .header_read_timeout(settings.header_timeout)
         .max_buf_size(settings.limits.head_max_bytes)
-        .serve_connection(TokioIo::new(io), service);
+        .serve_connection(TokioIo::new(socket), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -154,47 +118,5 @@ async fn serve_http1<I: AsyncRead + AsyncWrite + Unpin>(
     if let Err(error) = ended {
         // Resets, half-sent requests, garbage instead of HTTP: the peer's doing, and counted by the streams.
         tracing::debug!(%error, %peer, "a connection ended");
-    }
-}
-
-/// A cleartext connection that begins with the preface of HTTP/2, or a part of it.
-async fn serve_preface(shared: Shared, stream: TcpStream, peer: SocketAddr, beginning: preface::Beginning) {
-    let settings = shared.app.settings();
-    let socket = match Socket::new(stream, settings.stream.write_timeout, settings.stream.tcp_user_timeout) {
-        Ok(socket) => socket,
-        Err(error) => return tracing::debug!(%error, "a connection could not be set up"),
-    };
-    let end = socket.end();
-    if beginning == preface::Beginning::Http2 {
-        return http2::serve(shared, socket, end, peer).await;
-    }
-    match tokio::time::timeout(settings.header_timeout, preface::read(socket)).await {
-        Err(_elapsed) => {}
-        Ok(Err(error)) => tracing::debug!(%error, %peer, "a connection ended before it began"),
-        Ok(Ok((preface::Beginning::Http2, io))) => http2::serve(shared, io, end, peer).await,
-        Ok(Ok((_, io))) => serve_http1(&settings, shared.router, io, end, peer, shared.closing).await,
-    }
-}
-
-async fn serve_tls(shared: Shared, stream: TcpStream, peer: SocketAddr) {
-    let Some(tls) = &shared.tls else { return };
-    let settings = shared.app.settings();
-    let socket = match Socket::new(stream, settings.stream.write_timeout, settings.stream.tcp_user_timeout) {
-        Ok(socket) => socket,
-        Err(error) => return tracing::debug!(%error, "a connection could not be set up"),
-    };
-    let end = socket.end();
-    let io = match tls.accept(socket, settings.header_timeout).await {
-        Ok(io) => io,
-        Err((outcome, error)) => {
-            shared.app.metrics.handshake(outcome);
-            return tracing::debug!(%error, %peer, "a TLS handshake failed");
-        }
-    };
-    shared.app.metrics.handshake(Handshake::Complete);
-    if tls::is_http2(&io) {
-        http2::serve(shared, io, end, peer).await;
-    } else {
-        serve_http1(&settings, shared.router, io, end, peer, shared.closing).await;
     }
 }

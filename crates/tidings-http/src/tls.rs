@@ -23,7 +23,7 @@ use tokio_rustls::{
 use crate::socket::Socket;
 
 /// How long a handshake may take: a few round trips, over the slowest of mobile networks.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Largest file that is read. A chain of certificates takes some KiB.
 const FILE_MAX_BYTES: u64 = 1024 * 1024;
@@ -154,17 +154,9 @@ impl Tls {
         self.config.store(new.config.into_inner());
     }
 
-    /// The server's side of a handshake. `header_timeout` bounds it too, where it is the shorter one.
-    pub(crate) async fn accept(
-        &self,
-        socket: Socket,
-        header_timeout: Duration,
-    ) -> Result<TlsStream<Socket>, (Handshake, io::Error)> {
-        let accepting = TlsAcceptor::from(self.config.load_full()).accept(socket);
-        match tokio::time::timeout(HANDSHAKE_TIMEOUT.min(header_timeout), accepting).await {
-            Ok(accepted) => accepted.map_err(|error| (Handshake::Failed, error)),
-            Err(_elapsed) => Err((Handshake::TimedOut, io::ErrorKind::TimedOut.into())),
-        }
+    /// The server's side of a handshake, with the certificate as it is now.
+    pub(crate) fn accept(&self, socket: Socket) -> impl Future<Output = io::Result<TlsStream<Socket>>> + use<> {
+        TlsAcceptor::from(self.config.load_full()).accept(socket)
     }
 }
 

@@ -67,6 +67,10 @@ const LOCAL_RESETS_MAX: usize = 256;
 /// (RFC 9113 §6.5.2), held for each connection.
 const HEADER_TABLE_BYTES: u32 = 4096;
 
+/// How long what was answered last may take to be sent on a connection that does not answer itself, when the
+/// server ends.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Serves one connection to its end. A connection without a stream is closed after the time that a
 /// request's head may take, as one of HTTP/1.1 is.
 pub(super) async fn serve<I>(shared: Shared, io: I, socket_end: SocketEnd, peer: SocketAddr)
@@ -94,12 +98,21 @@ where
     let mut connection = pin!(connection);
     // What is opened while the server drains is a connection to be told to come back by. The others are
     // asked to open no more streams from the beginning of the drain: new ones then find another node.
-    let going_away = if shared.draining.is_cancelled() { shared.closing } else { shared.draining };
+    let closing = shared.closing;
+    let going_away = if shared.draining.is_cancelled() { closing.clone() } else { shared.draining };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = going_away.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            let abandoned = async {
+                closing.cancelled().await;
+                idle(open_streams, LAST_WORDS_TIMEOUT).await;
+            };
+            tokio::select! {
+                ended = connection => ended,
+                // Not even its handshake is over, or it does not say that it has understood.
+                () = abandoned => Ok(()),
+            }
         }
         () = idle(open_streams.clone(), settings.header_timeout) => {
             connection.as_mut().graceful_shutdown();

@@ -51,7 +51,10 @@ impl Node {
 
     /// The same for clients that come by this way, whose streams and calls all do.
     pub(crate) async fn start_on(way: Way, config: &str) -> Self {
-        let options = options(config);
+        Self::start_on_with(way, options(config)).await
+    }
+
+    pub(crate) async fn start_on_with(way: Way, options: ServerOptions) -> Self {
         let options = if way.is_tls() { options.tls() } else { options };
         let server = TidingsServer::start(options).await.unwrap();
         let endpoint = server.endpoint(way);

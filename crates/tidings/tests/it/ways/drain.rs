@@ -5,7 +5,10 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tidings_testkit::{client::SseClient, endpoint::Way, http::HttpClient, wait};
 
-use crate::node::{LIMIT, Node, assert_problem};
+use crate::{
+    node::{LIMIT, Node, assert_problem},
+    raw,
+};
 
 on_every_way!(
     streams_are_told_to_come_back_before_the_server_ends,
@@ -89,9 +92,16 @@ async fn a_server_without_streams_ends_at_once_also_on_ctrl_c(way: Way) {
     // An idle connection that is kept alive does not hold it up.
     let mut idle = HttpClient::new(node.endpoint());
     assert_eq!(idle.get("/healthz").await.unwrap().status, 200);
+    // Nor do those that have said nothing, or not all of what they have to say.
+    let silent = raw::send(node.addr(), b"").await;
+    let half = raw::send(node.addr(), b"PRI * HTTP").await;
+    node.wait_for_streams(0).await;
     node.server.signal(Signal::INT).unwrap();
     let status = node.server.wait_for_end(LIMIT).await.unwrap();
     assert_eq!(status.code(), Some(0), "{status}");
+    let log = node.server.log();
+    assert!(!log.contains("still open"), "{log}");
+    drop((idle, silent, half));
 }
 
 async fn a_held_request_is_answered_by_the_drain_and_its_cursor_is_good_afterwards(way: Way) {

@@ -26,6 +26,7 @@ on_http2!(
     what_is_no_http2_is_cut_off,
     a_client_that_opens_and_resets_without_end_is_cut_off,
     a_connection_that_is_not_used_is_closed,
+    a_connection_that_has_not_begun_does_not_hold_up_the_end,
     a_connection_is_asked_to_open_no_more_streams_when_the_server_drains,
 );
 
@@ -200,6 +201,21 @@ async fn a_connection_that_is_not_used_is_closed(way: Way) {
     }
     node.publish(json!({"channel": "open:a", "data": "still here"})).await;
     assert_eq!(next(&mut used).await.data, "still here");
+}
+
+async fn a_connection_that_has_not_begun_does_not_hold_up_the_end(way: Way) {
+    let mut node = Node::start_on(way, "").await;
+    let mut wires = Vec::new();
+    for sent in [&b""[..], PREFACE] {
+        let mut wire = node.endpoint().open().await.unwrap();
+        wire.write_all(sent).await.unwrap();
+        wire.flush().await.unwrap();
+        wires.push(wire);
+    }
+    node.wait_for_streams(0).await;
+    let status = node.server.terminate(LIMIT).await.unwrap();
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert!(!node.server.log().contains("still open"), "{}", node.server.log());
 }
 
 async fn a_connection_is_asked_to_open_no_more_streams_when_the_server_drains(way: Way) {
