@@ -16,7 +16,7 @@ use tidings_http::{
     settings::{Limits, Settings, StreamSettings},
     tls::Tls,
 };
-use tidings_hub::{Hub, QueueLimits};
+use tidings_hub::{Hub, LiveSettings, QueueLimits, Shards, Time};
 use tidings_protocol::publish::{Publish, PublishError, PublishLimits};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -59,6 +59,7 @@ pub struct Tidings {
     is_dev: bool,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
+    shards: Shards,
 }
 
 /// How a [`Tidings`] is made.
@@ -121,6 +122,12 @@ impl Tidings {
             EmbeddedBroker::open(embedded_config(&config), namespaces.clone(), clock.clone())
                 .with_context(|| format!("the log in {} cannot be used", config.data_dir.display()))?;
         let hub = Hub::new(tidings_core::ports::Feed::start(&feed), Box::new(broker.clone()));
+        let count = match config.server.shards {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            count => count,
+        };
+        let time: Arc<dyn Time> = clock.clone();
+        let shards = Shards::start(&hub, count, &time).context("the threads for streams cannot be started")?;
         let auth = auth_config(&config)?;
         for warning in auth.warnings() {
             tracing::warn!("{warning}");
@@ -139,7 +146,7 @@ impl Tidings {
         let stop = CancellationToken::new();
         let delivery = Delivery { hub, namespaces: namespaces.clone(), clock };
         let tasks = vec![tokio::spawn(delivery.run(feed)), tokio::spawn(authenticator.run(stop.clone()))];
-        Ok(Self { app, broker, namespaces, tls, config, is_dev, stop, tasks })
+        Ok(Self { app, broker, namespaces, tls, config, is_dev, stop, tasks, shards })
     }
 
     /// All routes: the API under `/v1`, `/docs` and `/openapi.json`, the page at `/`, `/healthz`,
@@ -249,6 +256,7 @@ impl Tidings {
             ("listen", old.listen != self.config.listen),
             ("data_dir", old.data_dir != self.config.data_dir),
             ("broker", old.broker != self.config.broker),
+            ("server.shards", old.server.shards != self.config.server.shards),
             ("log", old.log != self.config.log),
             // A certificate can be replaced; whether there is one is a matter of what the port speaks.
             ("tls", old.tls.files().is_some() != self.config.tls.files().is_some()),
@@ -264,6 +272,9 @@ impl Tidings {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task of the server failed");
             }
+        }
+        if let Err(error) = tokio::task::spawn_blocking(move || self.shards.stop()).await {
+            tracing::error!(%error, "the shards could not be stopped");
         }
     }
 }
@@ -364,12 +375,14 @@ fn settings(config: &Config, is_dev: bool) -> Settings {
     let (stream, limits) = (&config.stream, &config.limits);
     Settings {
         stream: StreamSettings {
-            heartbeat: stream.heartbeat,
-            retry_ms: (stream.retry.min.as_millis() as u64, stream.retry.max.as_millis() as u64),
+            live: Arc::new(LiveSettings {
+                heartbeat: stream.heartbeat,
+                write_timeout: stream.write_timeout,
+                retry_millis: (stream.retry.min.as_millis() as u64, stream.retry.max.as_millis() as u64),
+                limits: QueueLimits { max_bytes: stream.queue_max_bytes, max_events: stream.queue_max_events },
+            }),
             max_age: stream.max_age,
             max_age_jitter: stream.max_age_jitter,
-            queue: QueueLimits { max_bytes: stream.queue_max_bytes, max_events: stream.queue_max_events },
-            write_timeout: stream.write_timeout,
             tcp_user_timeout: stream.tcp_user_timeout,
             long_poll: stream.long_poll,
         },

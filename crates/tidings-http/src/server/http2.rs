@@ -80,9 +80,9 @@ where
     let settings = shared.app.settings();
     let heard = Heard::default();
     let connection =
-        Arc::new(Connection { socket_end, heard: heard.clone(), ping_timeout: settings.stream.write_timeout });
+        Arc::new(Connection { socket_end, heard: heard.clone(), ping_timeout: settings.stream.live.write_timeout });
     let (open, open_streams) = watch::channel(0);
-    let streams = Streams { write_timeout: settings.stream.write_timeout, open: Arc::new(open) };
+    let streams = Streams { write_timeout: settings.stream.live.write_timeout, open: Arc::new(open) };
     let router = shared.router;
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let end = SocketEnd::carried_by(connection.clone());
@@ -143,8 +143,8 @@ fn builder(settings: &Settings, streams: Streams) -> http2::Builder<Streams> {
         // As on HTTP/1.1.
         .max_header_list_size(u32::try_from(settings.limits.head_max_bytes).unwrap_or(u32::MAX))
         // A peer whose kernel still acknowledges what its program does not read is found by this alone.
-        .keep_alive_interval(settings.stream.heartbeat)
-        .keep_alive_timeout(settings.stream.write_timeout);
+        .keep_alive_interval(settings.stream.live.heartbeat)
+        .keep_alive_timeout(settings.stream.live.write_timeout);
     builder
 }
 

@@ -82,7 +82,7 @@ async fn serve_tls(shared: Shared, stream: TcpStream, peer: SocketAddr) {
 
 /// `None` if the peer has gone already.
 fn socket(settings: &Settings, stream: TcpStream) -> Option<Socket> {
-    Socket::new(stream, settings.stream.write_timeout, settings.stream.tcp_user_timeout)
+    Socket::new(stream, settings.stream.live.write_timeout, settings.stream.tcp_user_timeout)
         .inspect_err(|error| tracing::debug!(%error, "a connection could not be set up"))
         .ok()
 }

@@ -114,6 +114,8 @@ pub struct ServerConfig {
     /// How long a request's body may take to arrive.
     #[serde(with = "human_duration")]
     pub body_timeout: Duration,
+    /// Threads that serve live streams; zero is one for each core.
+    pub shards: usize,
 }
 
 impl ServerConfig {
@@ -131,6 +133,7 @@ impl Default for ServerConfig {
             drain_window: Duration::from_secs(10),
             header_timeout: Duration::from_secs(120),
             body_timeout: Duration::from_secs(30),
+            shards: 0,
         }
     }
 }

@@ -211,6 +211,8 @@ fn server(config: &Config, found: &mut Findings) {
     }
     found.duration("server.drain_window", server.drain_window, Duration::ZERO, HOUR);
     found.duration("server.header_timeout", server.header_timeout, Duration::from_millis(100), 10 * MINUTE);
+    // More than any machine has cores; each is a thread.
+    found.number("server.shards", server.shards, 0, 1024);
     found.duration("server.body_timeout", server.body_timeout, Duration::from_millis(100), HOUR);
 }
 

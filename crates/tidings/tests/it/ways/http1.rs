@@ -50,3 +50,16 @@ async fn what_a_client_sends_during_its_stream_is_put_up_with(way: Way) {
     node.publish(json!({"channel": "open:a", "data": "still here"})).await;
     read_until(&mut wire, "still here").await;
 }
+
+/// Up to the limit it is discarded; whoever sends more is no event stream's client. Cleartext only: over TLS
+/// hyper has the connection, which does not read during an answer, so that the client's own send buffer is the limit.
+#[tokio::test]
+async fn a_client_that_sends_without_end_during_its_stream_is_closed() {
+    let node = Node::start_on(Way::Http1, "[stream]\nheartbeat = \"1h\"\n").await;
+    let mut wire = subscribe(&node).await;
+    // It ends by an error where the server has closed.
+    let _cut_off = wait::within("the server to close", LIMIT, wire.write_all(&vec![b'x'; 64 << 20])).await.unwrap();
+    node.wait_for_streams(0).await;
+    let ended = node.metric(&closed("sse", "client_closed")).await + node.metric(&closed("sse", "error")).await;
+    assert_eq!(ended, 1.0, "{}", node.get("/metrics").await.text());
+}
