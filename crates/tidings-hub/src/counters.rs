@@ -24,9 +24,8 @@ impl Counter {
 
 /// Upper bounds of the counted delivery times in milliseconds: from below a loopback's delay to a
 /// forgotten tab.
-pub const DELIVERY_BOUNDS_MILLIS: [f64; 16] = [
-    0.5, 1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0, 30_000.0, 60_000.0,
-];
+pub const DELIVERY_BOUNDS_MILLIS: [f64; 16] =
+    [0.5, 1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0, 30_000.0, 60_000.0];
 
 /// How often something took how long.
 #[derive(Debug, Default)]

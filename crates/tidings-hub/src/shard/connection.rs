@@ -144,7 +144,10 @@ impl Connection {
 
     /// Whether there is nothing that an event would have to wait for.
     pub(super) fn is_idle(&self) -> bool {
-        matches!(self.waiting, Waiting::Nothing) && self.flow == Flow::Open && self.ending.is_none() && !self.owes_newline
+        matches!(self.waiting, Waiting::Nothing)
+            && self.flow == Flow::Open
+            && self.ending.is_none()
+            && !self.owes_newline
     }
 
     fn since(&self) -> Tick {

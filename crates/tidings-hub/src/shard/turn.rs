@@ -312,7 +312,11 @@ impl Shard {
         self.wheel.clear(slot);
         let Some(connection) = self.connections.get_mut(slot as usize).and_then(Option::take) else { return };
         let socket = connection.into_socket();
-        if abort { socket.abort() } else { drop(socket) }
+        if abort {
+            socket.abort()
+        } else {
+            drop(socket)
+        }
         self.hub.release_slot(self.number, slot);
     }
 

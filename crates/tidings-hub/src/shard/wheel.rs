@@ -40,12 +40,7 @@ const UNSET: Link = Link { next: NONE, previous: NONE, bucket: u16::MAX };
 
 impl Wheel {
     pub(crate) fn new(now: Tick) -> Self {
-        Self {
-            links: Vec::new(),
-            heads: Box::new([NONE; BUCKETS]),
-            occupied: [0; WORDS],
-            now: granule(now).max(1),
-        }
+        Self { links: Vec::new(), heads: Box::new([NONE; BUCKETS]), occupied: [0; WORDS], now: granule(now).max(1) }
     }
 
     /// Sets the slot's timer. A timer that is due earlier already stays as it is.

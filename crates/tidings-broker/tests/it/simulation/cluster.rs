@@ -14,8 +14,8 @@ use tidings_broker::log::{Admission, Change, Floors, LogLimits, PartitionLog, St
 use tidings_core::{
     Namespaces,
     ports::{
-        AppendError, Appended, Broker, BrokerStatus, ChannelState, FeedItem, HistoryFrom, HistoryPage,
-        HistoryRequest, Unavailable,
+        AppendError, Appended, Broker, BrokerStatus, ChannelState, FeedItem, HistoryFrom, HistoryPage, HistoryRequest,
+        Unavailable,
     },
 };
 use tidings_hub::{Interest, Registration, Time as _};
