@@ -115,7 +115,7 @@ async fn a_storm_is_given_what_it_missed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_readers_are_reported_apart() {
-    let node = Node::start("[stream]\nqueue_max_bytes = 100000\n").await;
+    let node = Node::start("[stream]\nqueue_max_bytes = 262144\n").await;
     let scenario = ["broadcast", "--streams", "3", "--slow-readers", "2", "--window", "1", "--messages", "300"];
     let report = bench(&node, &[&scenario[..], &["--data-bytes", "60000"]].concat()).await;
     assert_eq!(account(&report), [900, 0, 0, 0], "{report}");
