@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     path::Path,
     process::{Child, Stdio},
     time::{Duration, Instant},
@@ -15,8 +16,8 @@ use crate::servers::{API_KEY, JWT_SECRET, Programs, Running, Server, pinned};
 /// Longest measurement. The longest one that is planned takes half a minute.
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// What must be zero in a report that counts.
-const ACCOUNTS: [&str; 4] = ["lost", "duplicated", "reordered", "ended"];
+/// What must be zero in a report that counts, and in its phases.
+const ACCOUNTS: [&str; 6] = ["lost", "duplicated", "reordered", "foreign", "gaps", "ended"];
 
 /// How a client is started.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +28,8 @@ pub struct Client {
     pub arguments: Vec<String>,
     /// Whether each stream is an authenticated user of its own.
     pub is_authenticated: bool,
+    /// An API that is polled, and its process.
+    pub api: Option<(SocketAddr, u32)>,
 }
 
 /// Runs a scenario and gives its report. The report is refused if anything was lost, came twice or out of order.
@@ -51,6 +54,10 @@ pub fn measure(server: Server, running: &Running, client: &Client, programs: &Pr
             }
             for pid in running.pids() {
                 command.arg("--pid").arg(pid.to_string());
+            }
+            if let Some((address, pid)) = client.api {
+                command.args(["--poll-url", &format!("http://{address}/account/{{user}}")]);
+                command.args(["--api-pid", &pid.to_string()]);
             }
             let url = format!("http://{}", running.address());
             if server == Server::Tidings {
@@ -96,10 +103,12 @@ fn is_successful(child: &mut Child) -> anyhow::Result<bool> {
 
 /// An account that is not there is of no interest to the scenario; one that is there must be zero.
 fn believe(report: &Value) -> anyhow::Result<()> {
-    let wrong: Vec<String> = ACCOUNTS
-        .iter()
-        .filter_map(|name| {
-            let value = report.get(name).filter(|value| !value.is_null() && value.as_u64() != Some(0))?;
+    let phases = report.get("phases").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let wrong: Vec<String> = std::iter::once(report)
+        .chain(phases)
+        .flat_map(|part| ACCOUNTS.iter().map(move |name| (name, part.get(name))))
+        .filter_map(|(name, value)| {
+            let value = value.filter(|value| !value.is_null() && value.as_u64() != Some(0))?;
             Some(format!("{value} {name}"))
         })
         .collect();
@@ -115,7 +124,8 @@ mod tests {
     #[test]
     fn a_report_with_losses_is_refused() {
         assert!(believe(&json!({ "lost": 0, "duplicated": 0, "reordered": 0, "streams": 7 })).is_ok());
-        for wrong in [json!({ "lost": 1 }), json!({ "duplicated": 3, "lost": 0 }), json!({ "reordered": -1 })] {
+        for wrong in [json!({ "lost": 1 }), json!({ "duplicated": 3, "lost": 0 }), json!({ "phases": [{ "lost": 1 }] })]
+        {
             assert!(believe(&wrong).is_err(), "{wrong}");
         }
         let error = believe(&json!({ "lost": 2, "ended": 1 })).unwrap_err();

@@ -58,6 +58,8 @@ pub struct Contender {
     pub environment: Vec<(String, String)>,
     /// Whether each stream is an authenticated user.
     pub is_authenticated: bool,
+    /// Whether there is an API beside it that is polled.
+    pub has_api: bool,
 }
 
 impl Contender {
@@ -74,6 +76,7 @@ impl Contender {
             arguments: arguments.split_whitespace().map(str::to_owned).collect(),
             environment: Vec::new(),
             is_authenticated: false,
+            has_api: false,
         }
     }
 

@@ -72,7 +72,8 @@ fn page(
     let mut page = HEAD.to_owned();
     let newest = results.values().max_by_key(|result| &result.measured_at);
     if let Some(newest) = newest {
-        let _infallible = write!(page, "\n{}.  \n{}.\n", newest.machine.line(), versions(newest));
+        let text = format!("{}. {}.", newest.machine.line(), versions(newest));
+        let _infallible = write!(page, "\n{}\n", wrapped(&text));
     }
     if results.values().any(|result| result.is_quick) {
         page.push_str("\n**Some of this is from the small run (`QUICK=1`), with fewer streams and repetitions.**\n");
@@ -87,7 +88,7 @@ fn page(
         if section.kind == Kind::Stress && result.is_none() {
             continue;
         }
-        let _infallible = write!(page, "\n## {}\n\n{}\n", section.title, section.about);
+        let _infallible = write!(page, "\n## {}\n\n{}\n", section.title, wrapped(section.about));
         match result {
             None => page.push_str("\nNot measured yet.\n"),
             Some(result) => write_section(&mut page, section, result, newest, drawings),
@@ -216,6 +217,21 @@ pub fn figure(value: f64, unit: Unit) -> String {
     }
 }
 
+/// The same words in lines that fit an editor.
+fn wrapped(text: &str) -> String {
+    const COLUMNS: usize = 120;
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().filter(|line| line.is_empty() || line.chars().count() + word.len() < COLUMNS);
+        match line {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) => line.extend([" ", word]),
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n")
+}
+
 /// A whole number with separators.
 pub fn number(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
@@ -321,8 +337,7 @@ pub(crate) mod tests {
         let notes = |id: &str| (id == "one").then(|| "A profile says why.\n".to_owned());
         let page = page(&[section()], &[("one".to_owned(), result)].into(), &BTreeSet::new(), &notes);
         for line in [
-            "2 cores of Abacus, 8 GiB, Linux 6.1, Debian.  ",
-            "Tidings 0.1.0.",
+            "2 cores of Abacus, 8 GiB, Linux 6.1, Debian. Tidings 0.1.0.",
             "| | Tidings | raw |",
             "| many streams: deliveries/s | 2 (1–3) | 5 |",
             "Not counted, raw, many streams: 2 × refused: 1 lost",

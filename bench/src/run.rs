@@ -86,7 +86,13 @@ impl Setup {
         };
         let options = Options { core: server_core, environment: contender.environment.clone() };
         let running = Running::start(contender.server, &self.programs, &options)?;
+        // On the server's core too: what the two use together is what is compared.
+        let api = match contender.has_api {
+            true => Some(Running::start(Server::AxumSse, &self.programs, &options)?),
+            false => None,
+        };
         let client = Client {
+            api: api.as_ref().map(|api| (api.address(), api.pids()[0])),
             core: client_core,
             arguments: contender.arguments.clone(),
             is_authenticated: contender.is_authenticated,

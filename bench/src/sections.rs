@@ -3,7 +3,7 @@
 use crate::{
     plan::{
         CPU_PER_DELIVERY, Case, Contender, DELIVERIES, Drawing, EVENTS, IDLE_CPU, KERNEL_BYTES, Kind, LONGEST,
-        MESSAGES, Metric, OPENED, P50, P90, P99, P999, Plot, SLOW_ENDED, STREAM_BYTES, Section,
+        MESSAGES, Metric, OPENED, P50, P90, P99, P999, Plot, SLOW_ENDED, STREAM_BYTES, Section, Unit,
     },
     servers::Server::{self, AxumSse, Nats, Nchan, Raw, RawBatch, Redis, RedisDurable, Tidings},
 };
@@ -51,6 +51,7 @@ pub fn all(size: Size) -> Vec<Section> {
         slow_readers(size),
         publish(size),
         churn(size),
+        polling(size),
         brokers(size),
         stress(),
     ]
@@ -156,11 +157,12 @@ fn unicast(size: Size) -> Section {
 fn idle(size: Size) -> Section {
     let streams = size.streams(19_000);
     let metrics = [STREAM_BYTES, KERNEL_BYTES];
-    let shared = move |_: Server| format!("idle --streams {streams} --duration 1s {VOLATILE}");
-    let own = move |_: Server| format!("idle --streams {streams} --own-channels --duration 1s {VOLATILE}");
+    let shared = move |_: Server| format!("idle --streams {streams} --settle 1s --duration 1s {VOLATILE}");
+    let own = move |_: Server| format!("idle --streams {streams} --own-channels --settle 1s --duration 1s {VOLATILE}");
     // As long as the heartbeat's interval: each stream then gets one.
     let held = if size.is_quick { 2 } else { 15 };
-    let users = Contender::new(Tidings, &format!("idle --streams {streams} --duration {held}s")).authenticated();
+    let users = format!("idle --streams {streams} --own-channels --settle 1s --duration {held}s");
+    let users = Contender::new(Tidings, &users).authenticated();
     let count = thousands(streams);
     Section {
         id: "idle",
@@ -336,14 +338,14 @@ fn churn(size: Size) -> Section {
         title: "resident memory when settled",
         pointer: "/resident_settled_bytes",
         factor: 1.0,
-        unit: crate::plan::Unit::Bytes,
+        unit: Unit::Bytes,
     };
     const END: Metric = Metric {
         id: "end_bytes",
         title: "resident memory at the end",
         pointer: "/resident_end_bytes",
         factor: 1.0,
-        unit: crate::plan::Unit::Bytes,
+        unit: Unit::Bytes,
     };
     Section {
         id: "churn",
@@ -358,6 +360,60 @@ fn churn(size: Size) -> Section {
         plots: vec![],
         kind: Kind::Cases,
     }
+}
+
+fn polling(size: Size) -> Section {
+    let (users, seconds) = (size.streams(5_000), if size.is_quick { 3 } else { 6 });
+    let arguments = format!(
+        "poll --users {users} --interval 3s --duration {seconds}s --change-rate 0.01 --change-rate 0.1 {VOLATILE}"
+    );
+    let polled = [
+        of_phase("polled_requests", "polling: requests/s", "/phases/0/requests_per_second", Unit::Number),
+        of_phase("polled_api", "polling: CPU of the API", "/phases/0/api_cpu_percent_of_core", Unit::Percent),
+        of_phase("polled_p50", "polling: a change is seen after, p50", "/phases/0/latency/p50_micros", Unit::Micros),
+    ];
+    let pushed = [
+        of_phase("rare_api", "push, 1 % change: CPU of the API", "/phases/1/api_cpu_percent_of_core", Unit::Percent),
+        of_phase("rare_push", "push, 1 % change: CPU of Tidings", "/phases/1/push_cpu_percent_of_core", Unit::Percent),
+        of_phase(
+            "rare_p50",
+            "push, 1 % change: a change is seen after, p50",
+            "/phases/1/latency/p50_micros",
+            Unit::Micros,
+        ),
+        of_phase("often_api", "push, 10 % change: CPU of the API", "/phases/2/api_cpu_percent_of_core", Unit::Percent),
+        of_phase(
+            "often_push",
+            "push, 10 % change: CPU of Tidings",
+            "/phases/2/push_cpu_percent_of_core",
+            Unit::Percent,
+        ),
+        of_phase(
+            "often_p50",
+            "push, 10 % change: a change is seen after, p50",
+            "/phases/2/latency/p50_micros",
+            Unit::Micros,
+        ),
+    ];
+    let name = format!("{} users", thousands(users));
+    Section {
+        id: "polling",
+        title: "Instead of polling",
+        about: "An API that answers with an account of some 400 bytes (axum, no database behind it) is asked by every user \
+                every 3 s; then the same users hold a stream and ask when they are told that something has changed, \
+                for 1 % and 10 % of them in 3 s. CPU is of one core.",
+        cases: vec![Case {
+            contenders: vec![Contender { has_api: true, ..Contender::named(&name, Tidings, &arguments) }],
+            repetitions_max: 2,
+            ..case("3s", "every 3 s".to_owned(), &[], |_| String::new(), &[&polled[..], &pushed[..]].concat())
+        }],
+        plots: vec![],
+        kind: Kind::Cases,
+    }
+}
+
+fn of_phase(id: &'static str, title: &'static str, pointer: &'static str, unit: Unit) -> Metric {
+    Metric { id, title, pointer, factor: 1.0, unit }
 }
 
 fn brokers(size: Size) -> Section {

@@ -38,12 +38,15 @@ pub struct Outcome {
     pub steps_met: usize,
     /// How many there are.
     pub steps: usize,
+    /// Whether it comes from the small run, which has fewer streams than a target speaks of.
+    pub is_quick: bool,
 }
 
 impl Outcome {
     /// A word for it.
     pub fn word(&self) -> &'static str {
         match (self.steps_met, self.steps) {
+            _ if self.is_quick => "small run",
             (0, _) => "**no**",
             (met, steps) if met == steps => "yes",
             _ => "the first",
@@ -55,15 +58,13 @@ impl Target {
     /// The bound, as text.
     pub fn bound(&self) -> String {
         let sign = if self.relation == Relation::AtLeast { '≥' } else { '≤' };
-        let steps: Vec<String> = self
-            .bounds
-            .iter()
-            .map(|bound| match self.against {
-                Some(other) => format!("{sign} {bound:.2} × {other}"),
-                None => format!("{sign} {}", render::figure(*bound, self.metric.unit)),
-            })
-            .collect();
-        steps.join(", then ")
+        let step = |bound: &f64| match self.against {
+            Some(_) => format!("{sign} {bound}"),
+            None => format!("{sign} {}", render::figure(*bound, self.metric.unit)),
+        };
+        let steps: Vec<String> = self.bounds.iter().map(step).collect();
+        let against = self.against.map(|other| format!(" × {other}")).unwrap_or_default();
+        steps.join(", then ") + &against
     }
 
     /// What became of it; `None` when it has not been measured.
@@ -75,14 +76,15 @@ impl Target {
             None => (value, render::figure(value, self.metric.unit)),
             Some(other) => {
                 let ratio = value / median(other)?;
-                (ratio, render::figure(ratio, Unit::Ratio))
+                (ratio, format!("{} × {other}", render::figure(ratio, Unit::Ratio)))
             }
         };
         let is_met = |bound: &&f64| match self.relation {
             Relation::AtLeast => value >= **bound,
             Relation::AtMost => value <= **bound,
         };
-        Some(Outcome { measured, steps_met: self.bounds.iter().filter(is_met).count(), steps: self.bounds.len() })
+        let steps_met = self.bounds.iter().filter(is_met).count();
+        Some(Outcome { measured, steps_met, steps: self.bounds.len(), is_quick: result.is_quick })
     }
 }
 
@@ -177,12 +179,12 @@ mod tests {
     #[test]
     fn a_ratio_is_that_of_the_medians() {
         let target = ratio("", ("s", "c"), DELIVERIES, "raw", Relation::AtLeast, &[0.92, 0.97]);
-        assert_eq!(target.bound(), "≥ 0.92 × raw, then ≥ 0.97 × raw");
+        assert_eq!(target.bound(), "≥ 0.92, then ≥ 0.97 × raw");
         let outcome =
             |tidings: f64| outcome(&target, &[("Tidings", &[1.0, tidings, 900.0]), ("raw", &[99.0, 100.0, 1e6])]);
         let word = |tidings| outcome(tidings).unwrap().word();
         assert_eq!((word(91.0), word(93.0), word(97.0)), ("**no**", "the first", "yes"));
-        assert_eq!(outcome(93.0).unwrap().measured, "0.93");
+        assert_eq!(outcome(93.0).unwrap().measured, "0.93 × raw");
     }
 
     #[test]
