@@ -76,7 +76,11 @@ impl Target {
             None => (value, render::figure(value, self.metric.unit)),
             Some(other) => {
                 let ratio = value / median(other)?;
-                (ratio, format!("{} × {other}", render::figure(ratio, Unit::Ratio)))
+                let text = render::figure(ratio, Unit::Ratio);
+                // "1.10, not met" where 1.1 is the bound would be a riddle.
+                let is_bound = self.bounds.iter().any(|bound| render::figure(*bound, Unit::Ratio) == text);
+                let text = if is_bound { format!("{ratio:.3}") } else { text };
+                (ratio, format!("{text} × {other}"))
             }
         };
         let is_met = |bound: &&f64| match self.relation {
@@ -185,6 +189,7 @@ mod tests {
         let word = |tidings| outcome(tidings).unwrap().word();
         assert_eq!((word(91.0), word(93.0), word(97.0)), ("**no**", "the first", "yes"));
         assert_eq!(outcome(93.0).unwrap().measured, "0.93 × raw");
+        assert_eq!(outcome(91.9).unwrap().measured, "0.919 × raw");
     }
 
     #[test]
