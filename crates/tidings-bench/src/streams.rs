@@ -1,274 +1,371 @@
-//! Many streams at once: what an idle one costs, and how an event reaches all of them.
+//! Many streams, each a socket, a parser and nothing more.
 
 use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::{Duration, Instant},
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    sync::Arc,
 };
 
 use anyhow::Context as _;
-use hdrhistogram::Histogram;
-use serde::{Deserialize, Serialize};
-use tidings_protocol::sse::{Parsed, Parser};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    sync::Semaphore,
-    task::JoinSet,
-};
 
 use crate::{
-    client::{Publisher, Target},
-    process,
+    clock::now_nanos,
+    connection::{ReceiveBuffer, connect, unless_blocked},
+    epoll::{Epoll, Kind, Ready},
+    events::{Event, Scanner},
+    response::{Part, Response},
+    target::{ServerKind, Target},
 };
 
-/// Streams that are being opened at a time: a listen queue has room for more.
-const OPENING_MAX: usize = 256;
+/// One buffer for all: what is in it is used before the next socket is read.
+pub(crate) const BUFFER_BYTES: usize = 256 * 1024;
 
-/// Longest block of a stream that is read.
-const BLOCK_MAX_BYTES: usize = 1 << 20;
+/// How long nothing may come while streams are being opened.
+pub(crate) const STALL_NANOS: u64 = 10_000_000_000;
 
-/// Longest latency that is told apart, in microseconds: a minute.
-const LATENCY_MAX_MICROS: u64 = 60_000_000;
-
-/// How long the last events may take to arrive once all are published.
-const ARRIVAL_LIMIT: Duration = Duration::from_secs(30);
-
-/// Latencies are kept in so many parts, so that the threads do not wait for each other.
-const PARTS: usize = 16;
-
-/// What to do.
-#[derive(Debug, Clone)]
-pub struct Parameters {
-    /// The server.
-    pub target: Target,
-    /// How many streams.
-    pub streams: usize,
-    /// How many channels they are spread over.
-    pub channels: usize,
-    /// What the channels' names begin with.
-    pub channel_prefix: String,
-    /// How long events are published, or how long the streams stay idle.
-    pub duration: Duration,
-    /// Events a second, each to one of the channels in turn; none leaves the streams idle.
-    pub events_per_second: u32,
-    /// Length of an event's padding, in bytes.
-    pub data_bytes: usize,
-    /// The server's process, if it is on this machine.
-    pub pid: Option<u32>,
+/// Which streams of all are this client's, if several share them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Shard {
+    pub(crate) index: u64,
+    pub(crate) of: u64,
 }
 
-/// What was seen.
-#[derive(Debug, Clone, Serialize)]
-pub struct Report {
-    /// Streams that were open.
-    pub streams: usize,
-    /// How long opening them took, in seconds.
-    pub open_seconds: f64,
-    /// Resident memory of the server for each stream, in bytes: after opening, less before.
-    pub server_bytes_per_stream: Option<i64>,
-    /// Events published.
-    pub published: u64,
-    /// Deliveries that there should have been.
-    pub expected: u64,
-    /// Deliveries that there were.
-    pub delivered: u64,
-    /// Deliveries of an event that its stream had been given already, or after a later one.
-    pub repeated_or_reordered: u64,
-    /// From just before the publish to the arrival, in microseconds: median.
-    pub p50_micros: u64,
-    /// The same, 99th percentile.
-    pub p99_micros: u64,
-    /// The same, longest.
-    pub max_micros: u64,
-    /// Processor time of the server while events were published, as a part of one core.
-    pub server_cpu_of_one_core: Option<f64>,
-    /// The same for each delivery, in microseconds.
-    pub server_cpu_micros_per_delivery: Option<f64>,
+impl Shard {
+    /// How many of so many are this client's.
+    pub(crate) fn share(self, total: u64) -> u64 {
+        total / self.of + u64::from(self.index < total % self.of)
+    }
+
+    /// The number among all of one of this client's.
+    pub(crate) fn number(self, own: u64) -> u64 {
+        own * self.of + self.index
+    }
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "streams: {} opened in {:.2} s", self.streams, self.open_seconds)?;
-        if let Some(bytes) = self.server_bytes_per_stream {
-            write!(f, "; {bytes} bytes of the server's memory each")?;
-        }
-        if let Some(part) = self.server_cpu_of_one_core {
-            write!(f, "; server at {:.1} % of a core", part * 100.0)?;
-        }
-        if self.published == 0 {
-            return Ok(());
-        }
-        write!(
-            f,
-            "\n{} events published, {} of {} deliveries, {} repeated or out of order; \
-             {} µs (p50), {} µs (p99), {} µs (longest)",
-            self.published,
-            self.delivered,
-            self.expected,
-            self.repeated_or_reordered,
-            self.p50_micros,
-            self.p99_micros,
-            self.max_micros
-        )?;
-        match self.server_cpu_micros_per_delivery {
-            Some(micros) => write!(f, "; server CPU {micros:.1} µs a delivery"),
-            None => Ok(()),
+/// Which channel a stream listens to.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub(crate) enum Channels {
+    /// All the same one.
+    Shared(String),
+    /// Each its own: a user's, or the prefix and the stream's number.
+    Own(String),
+    /// So many, in turn, that begin with the prefix.
+    Some(String, u64),
+}
+
+impl Channels {
+    pub(crate) fn name(&self, target: &Target, number: u64) -> String {
+        match self {
+            Self::Shared(name) => name.clone(),
+            Self::Own(prefix) => target.own_channel(prefix, number),
+            Self::Some(prefix, count) => format!("{prefix}{}", number % count.max(&1)),
         }
     }
 }
 
-/// What an event carries: which of its channel's it is, and when it was sent.
-#[derive(Serialize, Deserialize)]
-struct Sent {
-    n: u64,
-    micros: u64,
+/// What was heard of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// It is open. The time since it began to connect, in nanoseconds.
+    Opened(u64),
+    /// It could not be opened.
+    Failed,
+    /// Something came on it.
+    Said(Event),
+    /// It was open and is no more.
+    Ended,
 }
 
-struct Counts {
-    start: Instant,
-    delivered: AtomicU64,
-    misplaced: AtomicU64,
-    latencies: [parking_lot::Mutex<Histogram<u64>>; PARTS],
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    Asked,
+    Open,
+    Over,
 }
 
-/// Opens the streams, leaves them idle or publishes to them, and accounts for every delivery.
-pub async fn run(parameters: &Parameters) -> anyhow::Result<Report> {
-    let new_histogram = || Histogram::new_with_bounds(1, LATENCY_MAX_MICROS, 3).map(parking_lot::Mutex::new);
-    let latencies: Vec<_> = (0..PARTS).map(|_| new_histogram()).collect::<Result<_, _>>()?;
-    let counts = Arc::new(Counts {
-        start: Instant::now(),
-        delivered: AtomicU64::new(0),
-        misplaced: AtomicU64::new(0),
-        latencies: latencies.try_into().ok().context("as many parts as there are")?,
-    });
-    let memory_before = parameters.pid.map(process::resident_bytes).transpose()?;
-    let opening = Instant::now();
-    let mut streams = open(parameters, &counts).await?;
-    let open_seconds = opening.elapsed().as_secs_f64();
-    let memory_after = parameters.pid.map(process::resident_bytes).transpose()?;
-
-    let cpu_before = parameters.pid.map(process::cpu_time).transpose()?;
-    let began = Instant::now();
-    let (published, expected) = publish(parameters, &counts).await?;
-    let waited = Instant::now();
-    while counts.delivered.load(Relaxed) < expected && waited.elapsed() < ARRIVAL_LIMIT {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    let elapsed = began.elapsed();
-    let cpu_after = parameters.pid.map(process::cpu_time).transpose()?;
-    let lost_streams = std::iter::from_fn(|| streams.try_join_next()).count();
-    anyhow::ensure!(lost_streams == 0, "{lost_streams} streams ended before the scenario did");
-
-    let mut all = Histogram::<u64>::new_with_bounds(1, LATENCY_MAX_MICROS, 3)?;
-    for part in &counts.latencies {
-        all.add(&*part.lock())?;
-    }
-    let delivered = counts.delivered.load(Relaxed);
-    let cpu = cpu_after.zip(cpu_before).map(|(after, before)| after.saturating_sub(before).as_secs_f64());
-    let memory = memory_after.zip(memory_before).map(|(after, before)| after as i64 - before as i64);
-    Ok(Report {
-        streams: parameters.streams,
-        open_seconds,
-        server_bytes_per_stream: memory.map(|bytes| bytes / parameters.streams.max(1) as i64),
-        published,
-        expected,
-        delivered,
-        repeated_or_reordered: counts.misplaced.load(Relaxed),
-        p50_micros: all.value_at_quantile(0.5),
-        p99_micros: all.value_at_quantile(0.99),
-        max_micros: all.max(),
-        server_cpu_of_one_core: cpu.map(|seconds| seconds / elapsed.as_secs_f64()),
-        server_cpu_micros_per_delivery: cpu.filter(|_| delivered > 0).map(|seconds| seconds * 1e6 / delivered as f64),
-    })
+struct Slot {
+    socket: Option<TcpStream>,
+    phase: Phase,
+    request: Vec<u8>,
+    response: Response,
+    scanner: Scanner,
+    since: u64,
+    number: u64,
 }
 
-/// Opens all streams and waits until each has got `connected`.
-async fn open(parameters: &Parameters, counts: &Arc<Counts>) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
-    let opening = Arc::new(Semaphore::new(OPENING_MAX));
-    let mut streams = JoinSet::new();
-    for number in 0..parameters.streams {
-        let permit = opening.clone().acquire_owned().await?;
-        let (target, counts) = (parameters.target.clone(), counts.clone());
-        let channel = format!("{}{}", parameters.channel_prefix, number % parameters.channels.max(1));
-        streams.spawn(async move { listen(&target, number, &channel, permit, &counts).await });
-        if let Some(ended) = streams.try_join_next() {
-            ended??;
-            anyhow::bail!("a stream ended while others were being opened");
+/// The streams of one client.
+pub(crate) struct Streams {
+    target: Arc<Target>,
+    kind: Kind,
+    channels: Channels,
+    cursor: Option<String>,
+    slots: Vec<Slot>,
+    /// Whether those that never read are read all the same, at the end.
+    reads_slow: bool,
+    pub(crate) opening: usize,
+    pub(crate) open: usize,
+    pub(crate) failed: usize,
+    pub(crate) bytes_received: u64,
+    /// Why the first one failed that did.
+    pub(crate) first_failure: Option<String>,
+}
+
+impl Streams {
+    pub(crate) fn new(target: Arc<Target>, kind: Kind, channels: Channels, cursor: Option<String>) -> Self {
+        Self {
+            target,
+            kind,
+            channels,
+            cursor,
+            slots: Vec::new(),
+            reads_slow: false,
+            opening: 0,
+            open: 0,
+            failed: 0,
+            bytes_received: 0,
+            first_failure: None,
         }
     }
-    // Every permit is back when every stream is connected, or has failed to be.
-    let _all = opening.acquire_many(OPENING_MAX as u32).await?;
-    match streams.try_join_next() {
-        Some(ended) => ended?.and_then(|()| anyhow::bail!("a stream ended at once")).map(|()| streams),
-        None => Ok(streams),
-    }
-}
 
-async fn listen(
-    target: &Target,
-    number: usize,
-    channel: &str,
-    opening: tokio::sync::OwnedSemaphorePermit,
-    counts: &Counts,
-) -> anyhow::Result<()> {
-    let mut stream = target.connect(number as u64).await?;
-    let address = target.address;
-    let head =
-        format!("GET /v1/subscribe?channel={channel} HTTP/1.1\r\nhost: {address}\r\naccept: text/event-stream\r\n\r\n");
-    stream.write_all(head.as_bytes()).await?;
-    let mut opening = Some(opening);
-    let mut parser = Parser::new(BLOCK_MAX_BYTES);
-    let mut bytes = vec![0; 2048];
-    let mut last = None;
-    loop {
-        let read = stream.read(&mut bytes).await?;
-        anyhow::ensure!(read > 0, "the server ended a stream");
-        let now = counts.start.elapsed().as_micros() as u64;
-        parser.push(&bytes[..read], |parsed| {
-            let Parsed::Event { event, data, .. } = parsed else { return };
-            if event == "connected" {
-                opening = None;
-            } else if let Ok(Sent { n, micros }) = serde_json::from_str(&data) {
-                let is_next = last.is_none_or(|last| n > last);
-                last = Some(n);
-                let counter = if is_next { &counts.delivered } else { &counts.misplaced };
-                counter.fetch_add(1, Relaxed);
-                counts.latencies[number % PARTS].lock().saturating_record(now.saturating_sub(micros));
+    /// Begins to open a stream, in the place of one that is over or in a new one. Answers its index.
+    pub(crate) fn begin(&mut self, epoll: &Epoll, index: Option<usize>, number: u64) -> anyhow::Result<usize> {
+        let index = index.unwrap_or(self.slots.len());
+        let slot = Slot {
+            socket: None,
+            phase: Phase::Over,
+            request: Vec::new(),
+            response: Response::default(),
+            scanner: Scanner::default(),
+            since: now_nanos(),
+            number,
+        };
+        match self.slots.get_mut(index) {
+            Some(old) => *old = slot,
+            None => self.slots.push(slot),
+        }
+        let channel = self.channels.name(&self.target, number);
+        let mut request = Vec::new();
+        self.target.write_stream_request(&mut request, &channel, number, self.cursor.as_deref())?;
+        let address = self.target.stream_address();
+        let buffer = if self.kind == Kind::Slow { ReceiveBuffer::Smallest } else { ReceiveBuffer::Default };
+        match connect(address, self.target.source(address, number), buffer) {
+            Ok(socket) => {
+                epoll.add(&socket, self.kind, index)?;
+                let slot = &mut self.slots[index];
+                slot.socket = Some(socket);
+                slot.phase = Phase::Connecting;
+                slot.request = request;
+                self.opening += 1;
             }
-        })?;
+            Err(error) => {
+                self.failed += 1;
+                self.first_failure.get_or_insert_with(|| format!("connecting to {address}: {error}"));
+            }
+        }
+        Ok(index)
+    }
+
+    /// Opens so many of this client's share, some at a time, and waits until each is open or has
+    /// failed. A server that stalls is not waited for.
+    pub(crate) fn open_all(
+        &mut self,
+        epoll: &mut Epoll,
+        shard: Shard,
+        count: u64,
+        concurrency: u64,
+        buffer: &mut [u8],
+        mut hear: impl FnMut(usize, Heard, u64),
+    ) -> anyhow::Result<()> {
+        let mut begun = 0;
+        let mut last_progress = now_nanos();
+        loop {
+            while begun < count && (self.opening as u64) < concurrency.max(1) {
+                self.begin(epoll, None, shard.number(begun))?;
+                begun += 1;
+            }
+            if begun == count && self.opening == 0 {
+                return Ok(());
+            }
+            let before = self.opening;
+            let deadline = last_progress + STALL_NANOS;
+            let count_ready = epoll.wait(Some(deadline))?;
+            for at in 0..count_ready {
+                let ready = epoll.ready(at);
+                if ready.kind == self.kind {
+                    self.ready(ready, buffer, &mut hear);
+                }
+            }
+            let now = now_nanos();
+            if self.opening != before {
+                last_progress = now;
+            } else if now >= deadline {
+                self.give_up_opening();
+            }
+        }
+    }
+
+    fn give_up_opening(&mut self) {
+        for slot in &mut self.slots {
+            if matches!(slot.phase, Phase::Connecting | Phase::Asked) {
+                (slot.phase, slot.socket) = (Phase::Over, None);
+                self.failed += 1;
+            }
+        }
+        self.opening = 0;
+        self.first_failure.get_or_insert_with(|| "no answer within 10 s".to_owned());
+    }
+
+    /// Does what the socket is ready for, and tells what was heard.
+    pub(crate) fn ready(&mut self, ready: Ready, buffer: &mut [u8], mut hear: impl FnMut(usize, Heard, u64)) {
+        let index = ready.index;
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        let is_left_alone = self.kind == Kind::Slow && slot.phase == Phase::Open && !self.reads_slow;
+        if slot.phase == Phase::Over || is_left_alone {
+            return;
+        }
+        if let Err(failure) = slot.work(ready, self.target.kind, buffer, &mut self.bytes_received, |heard, now| {
+            if let Heard::Opened(_) = heard {
+                self.opening -= 1;
+                self.open += 1;
+            }
+            hear(index, heard, now);
+        }) {
+            let was_open = slot.phase == Phase::Open;
+            (slot.phase, slot.socket) = (Phase::Over, None);
+            let now = now_nanos();
+            if was_open {
+                self.open -= 1;
+                hear(index, Heard::Ended, now);
+            } else {
+                self.opening -= 1;
+                self.failed += 1;
+                self.first_failure.get_or_insert_with(|| format!("{failure:#}"));
+                hear(index, Heard::Failed, now);
+            }
+        }
+    }
+
+    /// Leaves a stream, in one of the ways that clients do: by closing it, or by a reset. Answers
+    /// whether it had been open.
+    pub(crate) fn leave(&mut self, index: usize, by_reset: bool) -> bool {
+        let slot = &mut self.slots[index];
+        let was_open = slot.phase == Phase::Open;
+        match std::mem::replace(&mut slot.phase, Phase::Over) {
+            Phase::Over => return false,
+            Phase::Open => self.open -= 1,
+            _ => {
+                self.opening -= 1;
+                self.failed += 1;
+            }
+        }
+        if let Some(socket) = slot.socket.take()
+            && by_reset
+        {
+            // If it cannot be asked for, the stream is closed in the ordinary way.
+            let _ordinary = socket2::SockRef::from(&socket).set_linger(Some(std::time::Duration::ZERO));
+        }
+        was_open
+    }
+
+    /// Reads what there is of a stream that was not read until now.
+    pub(crate) fn look(&mut self, index: usize, buffer: &mut [u8], hear: impl FnMut(usize, Heard, u64)) {
+        self.reads_slow = true;
+        let ready = Ready { kind: self.kind, index, is_readable: true, is_writable: true, is_closed: true };
+        self.ready(ready, buffer, hear);
+    }
+
+    /// How many there are, in any state.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The number of a stream among those of all clients.
+    pub(crate) fn number(&self, index: usize) -> u64 {
+        self.slots[index].number
     }
 }
 
-/// Publishes at the rate, whatever the server makes of it: an event that is sent late counts from when
-/// it was due, so that a server that stalls does not look better for it. Answers how many events there
-/// were, and how many deliveries there are to be.
-async fn publish(parameters: &Parameters, counts: &Counts) -> anyhow::Result<(u64, u64)> {
-    if parameters.events_per_second == 0 {
-        tokio::time::sleep(parameters.duration).await;
-        return Ok((0, 0));
+impl Slot {
+    fn work(
+        &mut self,
+        ready: Ready,
+        server: ServerKind,
+        buffer: &mut [u8],
+        bytes_received: &mut u64,
+        mut hear: impl FnMut(Heard, u64),
+    ) -> anyhow::Result<()> {
+        let Some(socket) = &self.socket else { return Ok(()) };
+        if self.phase == Phase::Connecting {
+            if !ready.is_writable && !ready.is_closed {
+                return Ok(());
+            }
+            if let Some(error) = socket.take_error()? {
+                return Err(error).context("connecting");
+            }
+            // Requests are shorter than any new socket's buffer.
+            (&*socket).write_all(&self.request).context("sending the request")?;
+            self.request = Vec::new();
+            self.phase = Phase::Asked;
+            if ready.kind == Kind::Slow {
+                self.phase = Phase::Open;
+                hear(Heard::Opened(0), self.since);
+                return Ok(());
+            }
+        }
+        while ready.is_readable {
+            let Some(read) = unless_blocked((&*socket).read(buffer)).context("reading the stream")? else { break };
+            anyhow::ensure!(read > 0, "the server ended the stream");
+            let now = now_nanos();
+            *bytes_received += read as u64;
+            let (mut failure, mut refused, mut has_ended) = (None, None, false);
+            let (phase, scanner, since) = (&mut self.phase, &mut self.scanner, self.since);
+            let open = |phase: &mut Phase| {
+                if *phase == Phase::Asked {
+                    *phase = Phase::Open;
+                    return Some(Heard::Opened(now.saturating_sub(since)));
+                }
+                None
+            };
+            self.response.feed(&buffer[..read], |part| match part {
+                Part::Head(head) if head.status != 200 => refused = Some((head.status, &[][..])),
+                Part::Head(_) => {
+                    if server == ServerKind::Plain
+                        && let Some(opened) = open(phase)
+                    {
+                        hear(opened, now);
+                    }
+                }
+                Part::Data(data) => match &mut refused {
+                    Some((_, said)) => *said = data,
+                    None => {
+                        let scanned = scanner.feed(data, |event| {
+                            if event == Event::Connected
+                                && let Some(opened) = open(phase)
+                            {
+                                hear(opened, now);
+                            }
+                            hear(Heard::Said(event), now);
+                        });
+                        failure = failure.take().or(scanned.err());
+                    }
+                },
+                Part::End => has_ended = true,
+            })?;
+            if let Some((status, said)) = refused {
+                anyhow::bail!(
+                    "the server answered {status}: {}",
+                    String::from_utf8_lossy(&said[..said.len().min(300)])
+                );
+            }
+            if let Some(failure) = failure {
+                return Err(failure.into());
+            }
+            anyhow::ensure!(!has_ended, "the server ended the stream");
+            if read < buffer.len() && !ready.is_closed {
+                break;
+            }
+        }
+        Ok(())
     }
-    let mut publisher = Publisher::connect(&parameters.target, 0).await?;
-    let channels = parameters.channels.max(1);
-    let listeners = |channel: usize| (parameters.streams + channels - 1 - channel) / channels;
-    let interval = Duration::from_secs(1) / parameters.events_per_second;
-    let padding = "x".repeat(parameters.data_bytes);
-    let began = Instant::now();
-    let (mut published, mut expected) = (0, 0);
-    while interval * published < parameters.duration {
-        let due = began + interval * published;
-        tokio::time::sleep_until(due.into()).await;
-        let channel = published as usize % channels;
-        let micros = (due - counts.start).as_micros();
-        let body = format!(
-            r#"{{"channel":"{}{channel}","data":{{"n":{published},"micros":{micros},"padding":"{padding}"}}}}"#,
-            parameters.channel_prefix
-        );
-        publisher.publish("application/json", body.into()).await?;
-        published += 1;
-        expected += listeners(channel) as u64;
-    }
-    Ok((u64::from(published), expected))
 }
