@@ -19,7 +19,7 @@ help:
 	@echo 'make tidy    the shape of the workspace'
 	@echo 'make unit    all tests'
 	@echo 'make stress  the long crash-and-resume run'
-	@echo 'make bench   compare with others on this machine, and write docs/benchmarks.md; QUICK=1 for a look,'
+	@echo 'make bench   compare with others on this machine, and write docs/benchmarks.md; QUICK=1 for a look in a few minutes,'
 	@echo '             STRESS=1 for the stress run too, SECTIONS="broadcast idle" for some of it'
 
 run:

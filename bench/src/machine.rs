@@ -1,8 +1,17 @@
 //! Where something was measured, and with which versions.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write as _,
+    path::Path,
+    process::Command,
+    time::{Instant, SystemTime},
+};
 
 use serde::{Deserialize, Serialize};
+
+use crate::statistics::Summary;
 
 /// The machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +59,20 @@ impl Machine {
 pub fn now() -> String {
     let text = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     format!("{} {} UTC", &text[..10], &text[11..16])
+}
+
+/// How long the disk takes to keep 4 KiB, where the servers keep their data: the median of some attempts.
+pub fn disk_sync_micros() -> anyhow::Result<f64> {
+    const ATTEMPTS: usize = 200;
+    let mut file = tempfile::tempfile()?;
+    let mut samples = Vec::with_capacity(ATTEMPTS);
+    for _ in 0..ATTEMPTS {
+        file.write_all(&[b'x'; 4096])?;
+        let asked = Instant::now();
+        file.sync_data()?;
+        samples.push(asked.elapsed().as_secs_f64() * 1e6);
+    }
+    Ok(Summary::of(&samples).map_or(f64::NAN, |summary| summary.median))
 }
 
 /// The versions of all that may be compared; what is not installed is not among them.

@@ -3,6 +3,7 @@
 use std::{
     io::{IsTerminal as _, Write as _},
     path::PathBuf,
+    time::Instant,
 };
 
 use anyhow::{Context as _, ensure};
@@ -59,21 +60,23 @@ struct Places {
     /// The project's folder
     #[arg(long, default_value = ".")]
     root: PathBuf,
-    /// Where results are kept; bench/results in the project's folder by default
+    /// Where results are kept; by default bench/results in the project's folder, and bench/results/quick
     #[arg(long)]
     results: Option<PathBuf>,
-    /// What is written; docs/benchmarks.md in the project's folder by default
+    /// What is written; by default docs/benchmarks.md in the project's folder, and bench/results/quick/benchmarks.md
     #[arg(long)]
     document: Option<PathBuf>,
 }
 
 impl Places {
-    fn results(&self) -> PathBuf {
-        self.results.clone().unwrap_or_else(|| self.root.join("bench/results"))
-    }
-
-    fn document(&self) -> PathBuf {
-        self.document.clone().unwrap_or_else(|| self.root.join("docs/benchmarks.md"))
+    /// Where results are kept and what is written. The small run leaves those of the real one alone.
+    fn paths(&self, is_quick: bool) -> (PathBuf, PathBuf) {
+        let results = self.root.join("bench/results");
+        let (results, document) = match is_quick {
+            true => (results.join("quick"), results.join("quick/benchmarks.md")),
+            false => (results, self.root.join("docs/benchmarks.md")),
+        };
+        (self.results.clone().unwrap_or(results), self.document.clone().unwrap_or(document))
     }
 }
 
@@ -90,7 +93,8 @@ fn main() -> anyhow::Result<()> {
         }
         Some(CommandArguments::Render(places)) => {
             let sections = sections::all(Size { is_quick: false, streams_max: usize::MAX });
-            render::write(&sections, &places.results(), &places.document())
+            let (results, document) = places.paths(false);
+            render::write(&sections, &results, &document)
         }
         None => measure(&arguments),
     }
@@ -101,6 +105,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     let streams_max = usize::try_from(descriptors)?.saturating_sub(OTHER_DESCRIPTORS);
     let all = sections::all(Size { is_quick: arguments.quick, streams_max });
     let chosen = chosen(&all, arguments)?;
+    let (results, document) = arguments.places.paths(arguments.quick);
     let beside = std::env::current_exe()?;
     let setup = run::Setup {
         programs: run::programs(beside.parent().context("where this program is")?)?,
@@ -115,18 +120,18 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     for (number, section) in chosen.iter().enumerate() {
         eprintln!("== {} ({} of {})", section.title, number + 1, chosen.len());
         let is_terminal = std::io::stderr().is_terminal();
+        let started = Instant::now();
         let result = setup.section(section, &mut |what| match is_terminal {
             true => eprint!("\r\x1b[K{what}"),
             false => eprintln!("{what}"),
         })?;
-        if is_terminal {
-            eprint!("\r\x1b[K");
-        }
-        result.write(&arguments.places.results())?;
+        let clear = if is_terminal { "\r\x1b[K" } else { "" };
+        eprintln!("{clear}took {:.0} s", started.elapsed().as_secs_f64());
+        result.write(&results)?;
         // After each, so that what was measured is not lost with what comes.
-        render::write(&all, &arguments.places.results(), &arguments.places.document())?;
+        render::write(&all, &results, &document)?;
     }
-    eprintln!("written: {}", arguments.places.document().display());
+    eprintln!("written: {}", document.display());
     Ok(())
 }
 

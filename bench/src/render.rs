@@ -20,8 +20,8 @@ use crate::{
 /// What stands at the top, whatever was measured.
 const HEAD: &str = "# Benchmarks
 
-`make bench` measures all of this and writes this page; `make bench QUICK=1` is a look at it in a few minutes. No figure is
-written by hand.
+`make bench` measures all of this and writes this page; `make bench QUICK=1` is a look in a few minutes, which is written to
+`bench/results/quick/benchmarks.md` and leaves this page alone. No figure is written by hand.
 
 The machine is shared and small, so that absolute figures say little about another: quote the ratios. Server and client run
 on the same machine over loopback, each on a core of its own unless it says otherwise; there the sender also pays for the
@@ -49,7 +49,8 @@ pub fn write(sections: &[Section], results_dir: &Path, document: &Path) -> anyho
     let notes = |id: &str| fs::read_to_string(dir.join("notes").join(id).with_extension("md")).ok();
     let mut drawings = BTreeSet::new();
     for section in sections {
-        let Some(result) = results.get(section.id) else { continue };
+        // The small run has other numbers of streams than a drawing speaks of.
+        let Some(result) = results.get(section.id).filter(|result| !result.is_quick) else { continue };
         for plot in &section.plots {
             if let Some(svg) = plot::draw(plot, section, result)? {
                 let path = dir.join(plot.file).with_extension("svg");
@@ -132,6 +133,9 @@ fn write_section(
     if let Some(text) = &result.text {
         let _infallible = write!(page, "\n```text\n{}\n```\n", text.trim());
     }
+    if let Some(remark) = &result.remark {
+        let _infallible = write!(page, "\n{remark}\n");
+    }
     write_refused(page, section, result);
     let repetitions = match section.kind {
         Kind::Cases => format!(", {} repetitions", result.repetitions),
@@ -163,13 +167,22 @@ fn write_case(page: &mut String, case: &Case, names: &[String], result: &Section
         if at > 0 && summaries.iter().all(Option::is_none) {
             continue;
         }
-        let title = if at == 0 { format!("{}: {}", case.title, metric.title) } else { metric.title.to_owned() };
+        let title = match at {
+            0 => format!("{}: {}", title_of(case, result), metric.title),
+            _ => metric.title.to_owned(),
+        };
         let cells: Vec<String> = summaries
             .iter()
             .map(|summary| summary.map_or("–".to_owned(), |summary| cell(summary, metric.unit)))
             .collect();
         let _infallible = writeln!(page, "| {title} | {} |", cells.join(" | "));
     }
+}
+
+/// As it was called when it was measured.
+fn title_of<'a>(case: &'a Case, result: &'a SectionResult) -> &'a str {
+    let measured = result.cases.iter().find(|measured| measured.case == case.id);
+    measured.map_or(&case.title, |measured| &measured.title)
 }
 
 fn write_refused(page: &mut String, section: &Section, result: &SectionResult) {
@@ -179,7 +192,7 @@ fn write_refused(page: &mut String, section: &Section, result: &SectionResult) {
             let reasons: BTreeSet<&str> = refused.iter().map(String::as_str).collect();
             if !reasons.is_empty() {
                 let reasons: Vec<&str> = reasons.into_iter().collect();
-                let (name, title) = (&contender.name, &case.title);
+                let (name, title) = (&contender.name, title_of(case, result));
                 let count = refused.len();
                 let _infallible = write!(page, "\nNot counted, {name}, {title}: {count} × {}\n", reasons.join("; "));
             }
@@ -276,7 +289,8 @@ pub(crate) mod tests {
             repetitions: 3,
             is_quick: false,
             load_average: 0.25,
-            cases: vec![CaseResult { case: case.to_owned(), contenders }],
+            cases: vec![CaseResult { case: case.to_owned(), title: "many streams".to_owned(), contenders }],
+            remark: None,
             text: None,
         }
     }

@@ -30,6 +30,9 @@ pub struct SectionResult {
     pub load_average: f64,
     /// What was measured.
     pub cases: Vec<CaseResult>,
+    /// What else is to be known.
+    #[serde(default)]
+    pub remark: Option<String>,
     /// What a program wrote that is a report by itself, such as the stress run's.
     #[serde(default)]
     pub text: Option<String>,
@@ -40,6 +43,8 @@ pub struct SectionResult {
 pub struct CaseResult {
     /// Its name in the plan.
     pub case: String,
+    /// What it was called: the small run has other numbers of streams.
+    pub title: String,
     /// By contender.
     pub contenders: BTreeMap<String, ContenderResult>,
 }

@@ -167,8 +167,10 @@ impl Running {
             if let Some(status) = self.child.try_wait()? {
                 bail!("{} ended with {status}:\n{}", self.server.name(), self.log_tail());
             }
-            // All of them listen when they are ready, Tidings too.
-            if TcpStream::connect(self.address).is_ok() {
+            // All of them listen when they are ready, Tidings too; but nginx listens before its worker is there,
+            // whose memory and time are what counts.
+            let is_complete = self.server != Server::Nchan || self.pids().len() > 1;
+            if is_complete && TcpStream::connect(self.address).is_ok() {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -268,6 +270,7 @@ ip_burst = 1000000
 
 [namespaces.volatile]
 durable = false
+subscribe = ["anyone"]
 
 [namespaces.user]
 durable = false
