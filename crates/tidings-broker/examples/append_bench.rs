@@ -19,12 +19,12 @@ use tidings_core::{
     Namespace, Namespaces,
     ports::{Broker, Clock, Feed},
 };
-use tidings_hub::Tick;
+use tidings_hub::{Tick, Time};
 use tidings_protocol::{Channel, Data, Event, EventType, Millis};
 
 struct SystemClock(Instant);
 
-impl Clock for SystemClock {
+impl Time for SystemClock {
     fn now(&self) -> Millis {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis)
     }
@@ -32,7 +32,9 @@ impl Clock for SystemClock {
     fn tick(&self) -> Tick {
         self.0.elapsed()
     }
+}
 
+impl Clock for SystemClock {
     fn sleep_until(&self, tick: Tick) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(tokio::time::sleep_until((self.0 + tick).into()))
     }

@@ -20,17 +20,21 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Hands one item to the hub.
-    pub fn deliver(&self, item: FeedItem) {
-        match item {
-            FeedItem::Event(logged) => {
-                let conflate_window = self.namespaces.load().of(&logged.event.channel).conflate_window;
-                self.hub.on_event(logged, conflate_window, self.clock.tick());
+    /// Hands items to the hub, in order.
+    pub fn deliver(&self, items: impl IntoIterator<Item = FeedItem>) {
+        let (now, namespaces) = (self.clock.tick(), self.namespaces.load());
+        let mut batch = self.hub.batch();
+        for item in items {
+            match item {
+                FeedItem::Event(logged) => {
+                    let conflate_window = namespaces.of(&logged.event.channel).conflate_window;
+                    batch.on_event(logged, conflate_window, now);
+                }
+                FeedItem::Marker { channel, registration, partition, head } => {
+                    batch.on_marker(&channel, registration, partition, head);
+                }
+                FeedItem::Head { registration, partition, head } => batch.on_head(registration, partition, head),
             }
-            FeedItem::Marker { channel, registration, partition, head } => {
-                self.hub.on_marker(&channel, registration, partition, head);
-            }
-            FeedItem::Head { registration, partition, head } => self.hub.on_head(registration, partition, head),
         }
     }
 
@@ -38,7 +42,8 @@ impl Delivery {
     pub async fn run(self, mut feed: impl Feed) {
         let mut items = Vec::new();
         while feed.next(&mut items).await {
-            items.drain(..).for_each(|item| self.deliver(item));
+            self.deliver(items.drain(..));
+            self.hub.room().await;
             // A feed that always has more must not keep other tasks from their turn.
             tokio::task::yield_now().await;
         }

@@ -3,17 +3,11 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use async_trait::async_trait;
-use tidings_hub::{Interest, Registration, Tick};
-use tidings_protocol::{
-    Channel, Cursor, Event, EventId, GapReason, LoggedEvent, Millis, Partition, PartitionCursor, Position,
-};
+use tidings_hub::{Interest, Registration, Tick, Time};
+use tidings_protocol::{Channel, Cursor, Event, EventId, GapReason, LoggedEvent, Partition, PartitionCursor, Position};
 
 /// The time, as the domain is told it.
-pub trait Clock: Send + Sync + 'static {
-    /// Wall-clock time.
-    fn now(&self) -> Millis;
-    /// Time that never goes back, since some fixed moment.
-    fn tick(&self) -> Tick;
+pub trait Clock: Time + 'static {
     /// Waits until the tick.
     fn sleep_until(&self, tick: Tick) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }

@@ -19,7 +19,7 @@ use std::{
     task::{Poll, ready},
 };
 
-use tidings_hub::{ConnectionInfo, Format, Hub, LaterFence, QueueLimits, SharedFrame, Subscription, Take};
+use tidings_hub::{Adoption, ConnectionInfo, Format, Hub, LaterFence, QueueLimits, SharedFrame, Subscription, Take};
 use tidings_protocol::{Channel, CloseReason, Cursor, GapReason, LoggedEvent, Partition, PartitionCursor, Position};
 
 use crate::{
@@ -151,6 +151,18 @@ impl Stream {
         &mut self.subscription
     }
 
+    /// Gives a live stream with its socket to a shard of the hub, which serves it from now on. All that
+    /// was handed over here must be written. Gives both back if it is not live or there is no shard.
+    pub fn hand_over(self, adoption: Adoption) -> Result<(), Box<(Self, Adoption)>> {
+        let Self { streams, subscription, cursor, state, frames } = self;
+        if !matches!(state, State::Live) {
+            return Err(Box::new((Self { streams, subscription, cursor, state, frames }, adoption)));
+        }
+        subscription.hand_over(adoption).map_err(|(subscription, adoption)| {
+            Box::new((Self { streams, subscription, cursor, state, frames }, adoption))
+        })
+    }
+
     /// Waits for what comes next and appends it to `items`: at least one, or none if what happened is
     /// that the stream has become live. Dropping the future loses nothing. `Err` says why the server
     /// ends the stream; all before it has been handed over.
@@ -180,7 +192,7 @@ impl Stream {
                 // Where the client was is unknown, so all of its channels may lack something, and what
                 // history holds may be what it has seen. It is told, and starts from here.
                 if let Some((partition, at)) = fence.entries().last() {
-                    let channels = self.info().channels.clone();
+                    let channels = self.info().channels.to_vec();
                     let gap = HistoryEntry::Gap { channels, reason: GapReason::Unusable, through: at.position };
                     catch_up.entries.push_back((partition, gap));
                 }

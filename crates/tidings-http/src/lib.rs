@@ -3,16 +3,11 @@
 //! A connection passes [`server`] → [`router`] → [`caller`] (who is it, and not too fast) → a call of
 //! [`api`] → for a stream, a [`transport`]. What goes wrong on the way is a [`problem`].
 
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 
-use axum::{
-    Router,
-    extract::{Request, State},
-    middleware::{self, Next},
-    response::Response,
-    routing::get,
-};
+use axum::{Router, routing::get};
 use http::{HeaderValue, Method, header};
+use tower::ServiceBuilder;
 use tower_http::cors::{AllowCredentials, AllowOrigin, CorsLayer};
 use utoipa::{
     OpenApi,
@@ -27,6 +22,7 @@ mod blocks;
 mod body;
 pub mod caller;
 pub mod client_address;
+mod guard;
 pub mod metrics;
 mod path;
 pub mod problem;
@@ -35,6 +31,7 @@ pub mod rate_limit;
 pub mod server;
 pub mod settings;
 mod socket;
+pub mod tls;
 pub mod transport;
 
 pub use app::{App, AppParts};
@@ -94,9 +91,8 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(docs)
         .fallback(api::operations::not_found)
         .method_not_allowed_fallback(api::operations::method_not_allowed)
-        .layer(middleware::from_fn_with_state(app.clone(), limit_url))
-        .layer(middleware::from_fn_with_state(app.clone(), count_refusals))
-        .layer(cors)
+        // Together, for each layer by itself is a box and a clone for every request.
+        .layer(ServiceBuilder::new().layer(cors).layer(guard::GuardLayer(app.clone())))
         .with_state(app)
 }
 
@@ -132,25 +128,4 @@ fn is_loopback(origin: &str) -> bool {
     let Some(host) = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) else { return false };
     let host = host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
     matches!(host, "localhost" | "127.0.0.1" | "[::1]")
-}
-
-/// Refuses targets over the limit. Those over 64 KiB, and heads that are too large as a whole, are
-/// refused before, while they are being read.
-async fn limit_url(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, problem::Problem> {
-    let max = app.settings().limits.url_max_bytes;
-    let bytes = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
-    if bytes > max {
-        let detail = format!("the URL has {bytes} bytes; accepted are up to {max} (limits.max_url_bytes)");
-        return Err(problem::Problem::new(problem::Code::UrlTooLong, detail));
-    }
-    Ok(next.run(request).await)
-}
-
-/// Counts answers that are problems, by their code.
-async fn count_refusals(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Infallible> {
-    let response = next.run(request).await;
-    if let Some(code) = response.extensions().get::<problem::Code>() {
-        app.metrics.refused(code.as_str());
-    }
-    Ok(response)
 }

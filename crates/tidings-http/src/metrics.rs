@@ -10,15 +10,14 @@ use prometheus_client::{
         counter::{ConstCounter, Counter},
         family::Family,
         gauge::ConstGauge,
-        histogram::Histogram,
     },
     registry::Registry,
 };
 use tidings_core::{ports::Broker, stream::Streams};
-use tidings_hub::{ConnectionFilter, Hub, Transport};
-use tidings_protocol::{CloseReason, Millis};
+use tidings_hub::{Hub, Transport, counters::DELIVERY_BOUNDS_MILLIS};
+use tidings_protocol::CloseReason;
 
-use crate::auth::Authenticator;
+use crate::{auth::Authenticator, tls::Handshake};
 
 /// What became of a client that came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,9 +41,17 @@ struct OutcomeLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HandshakeLabel {
+    outcome: Handshake,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CodeLabel {
     code: &'static str,
 }
+
+/// Of what stands alone.
+type NoLabels = [(&'static str, &'static str); 0];
 
 impl EncodeLabelValue for ResumeOutcome {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
@@ -57,6 +64,17 @@ impl EncodeLabelValue for ResumeOutcome {
     }
 }
 
+impl EncodeLabelValue for Handshake {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        let word = match self {
+            Self::Complete => "complete",
+            Self::Failed => "failed",
+            Self::TimedOut => "timeout",
+        };
+        EncodeLabelValue::encode(&word, encoder)
+    }
+}
+
 /// What is counted on the way; the rest is read from its owners when metrics are asked for.
 pub struct Metrics {
     registry: Registry,
@@ -64,12 +82,8 @@ pub struct Metrics {
     duplicates: Family<NamespaceLabel, Counter>,
     refused: Family<CodeLabel, Counter>,
     resumes: Family<OutcomeLabel, Counter>,
-    delivery_seconds: Histogram,
+    handshakes: Family<HandshakeLabel, Counter>,
 }
-
-/// Upper bounds of `tidings_delivery_seconds`: from below a loopback's delay to a forgotten tab.
-const DELIVERY_BUCKETS: [f64; 16] =
-    [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 impl Metrics {
     /// Metrics of a server with these parts.
@@ -99,19 +113,18 @@ impl Metrics {
             drop(resumes.get_or_create(&OutcomeLabel { outcome }));
         }
         registry.register("resume", "Streams that came back with a cursor, by outcome", resumes.clone());
-        let delivery_seconds = Histogram::new(DELIVERY_BUCKETS);
-        registry.register(
-            "delivery_seconds",
-            "From sent_at to the frame being handed to the socket's writer, live events only",
-            delivery_seconds.clone(),
-        );
+        let handshakes = Family::<HandshakeLabel, Counter>::default();
+        for outcome in [Handshake::Complete, Handshake::Failed, Handshake::TimedOut] {
+            drop(handshakes.get_or_create(&HandshakeLabel { outcome }));
+        }
+        registry.register("tls_handshakes", "TLS handshakes, by outcome", handshakes.clone());
         registry.register(
             "build",
             "The running version",
             prometheus_client::metrics::info::Info::new([("version", version)]),
         );
         registry.register_collector(Box::new(Observed { hub, broker, authenticator }));
-        Self { registry, published, duplicates, refused, resumes, delivery_seconds }
+        Self { registry, published, duplicates, refused, resumes, handshakes }
     }
 
     /// An event was accepted.
@@ -130,9 +143,9 @@ impl Metrics {
         self.resumes.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
-    /// An event reached a stream so long after it was sent.
-    pub fn delivery_seconds(&self, millis: Millis) {
-        self.delivery_seconds.observe(millis as f64 / 1000.0);
+    /// A client wanted TLS.
+    pub(crate) fn handshake(&self, outcome: Handshake) {
+        self.handshakes.get_or_create(&HandshakeLabel { outcome }).inc();
     }
 
     /// All metrics in the OpenMetrics text format.
@@ -162,8 +175,7 @@ impl Collector for Observed {
 
         let mut family = encoder.encode_descriptor("connections", "Open streams", None, MetricType::Gauge)?;
         for transport in Transport::ALL {
-            let filter = ConnectionFilter { transport: Some(transport), ..ConnectionFilter::default() };
-            let open = self.hub.count(&filter) as i64;
+            let open = self.hub.count_of_transport(transport) as i64;
             ConstGauge::new(open).encode(family.encode_family(&[("transport", transport.as_str())])?)?;
         }
         let mut family =
@@ -186,6 +198,15 @@ impl Collector for Observed {
             let value = ConstCounter::new(counters.delivered[transport as usize].get());
             value.encode(family.encode_family(&[("transport", transport.as_str())])?)?;
         }
+        let help = "From sent_at to the kernel taking the event, or for streams that a task serves to the \
+                    connection taking it; live events only";
+        let (sum_millis, counts) = counters.delivery.get();
+        let bounds = DELIVERY_BOUNDS_MILLIS.iter().map(|millis| millis / 1000.0).chain([f64::INFINITY]);
+        let buckets: Vec<_> = bounds.zip(counts).collect();
+        let count = counts.iter().sum();
+        encoder
+            .encode_descriptor("delivery_seconds", help, None, MetricType::Histogram)?
+            .encode_histogram::<NoLabels>(sum_millis as f64 / 1000.0, count, &buckets, None)?;
         let help = "Live events that were not delivered to a stream: a newer one took their place, or the \
                     stream was closed and its client resumes";
         let mut family = encoder.encode_descriptor("events_dropped", help, None, MetricType::Counter)?;
@@ -195,6 +216,15 @@ impl Collector for Observed {
         let help = "Times that a stream could not catch up with its buffer and read history again";
         let family = encoder.encode_descriptor("stream_later_fences", help, None, MetricType::Counter)?;
         ConstCounter::new(counters.later_fences.get()).encode(family)?;
+        let help = "Times that the feed waited for a shard that had not written what it had";
+        let family = encoder.encode_descriptor("feed_waits", help, None, MetricType::Counter)?;
+        ConstCounter::new(counters.feed_waits.get()).encode(family)?;
+        let help = "Sockets of each shard, those that are being closed included";
+        let mut family = encoder.encode_descriptor("shard_sockets", help, None, MetricType::Gauge)?;
+        for (number, sockets) in self.hub.sockets_by_shard().into_iter().enumerate() {
+            let number = number.to_string();
+            ConstGauge::new(sockets as i64).encode(family.encode_family(&[("shard", number.as_str())])?)?;
+        }
         let family =
             encoder.encode_descriptor("channels_listened", "Channels with a stream here", None, MetricType::Gauge)?;
         ConstGauge::new(self.hub.channel_count() as i64).encode(family)?;

@@ -290,7 +290,7 @@ impl ShrinkableKeyedStateStore<u64> for Table {
 mod tests {
     use std::{future::Future, pin::Pin};
 
-    use tidings_hub::Tick;
+    use tidings_hub::{Tick, Time};
     use tidings_protocol::Millis;
 
     use super::*;
@@ -305,7 +305,7 @@ mod tests {
         }
     }
 
-    impl Clock for ManualClock {
+    impl Time for ManualClock {
         fn now(&self) -> Millis {
             self.tick().as_millis() as Millis
         }
@@ -313,7 +313,9 @@ mod tests {
         fn tick(&self) -> Tick {
             Duration::from_nanos(self.0.load(Ordering::Relaxed))
         }
+    }
 
+    impl Clock for ManualClock {
         fn sleep_until(&self, _tick: Tick) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
             Box::pin(std::future::pending())
         }

@@ -1,8 +1,8 @@
 //! What an operator may set of the HTTP side, as plain values. Replaced as a whole on reload.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tidings_hub::QueueLimits;
+use tidings_hub::LiveSettings;
 
 /// All of it.
 #[derive(Debug, Clone)]
@@ -28,18 +28,12 @@ pub struct Settings {
 /// How streams behave.
 #[derive(Debug, Clone)]
 pub struct StreamSettings {
-    /// After how much silence a comment line is sent.
-    pub heartbeat: Duration,
-    /// Between what times a client is told to come back, in milliseconds.
-    pub retry_ms: (u64, u64),
+    /// What holds while they are live.
+    pub live: Arc<LiveSettings>,
     /// How old a stream may become; zero is no limit.
     pub max_age: Duration,
     /// By what part of it the maximum age varies, so that streams opened together do not end together.
     pub max_age_jitter: f64,
-    /// How much may wait for one stream.
-    pub queue: QueueLimits,
-    /// How long a connection may refuse to take any byte that waits for it.
-    pub write_timeout: Duration,
     /// How long sent bytes may stay unacknowledged (`TCP_USER_TIMEOUT`, RFC 5482).
     pub tcp_user_timeout: Duration,
     /// How long a long-poll is held.
@@ -76,7 +70,7 @@ pub struct Limits {
 impl StreamSettings {
     /// A reconnection time between the bounds.
     pub fn random_retry_ms(&self) -> u64 {
-        let (low, high) = self.retry_ms;
+        let (low, high) = self.live.retry_millis;
         rand::random_range(low..=high.max(low))
     }
 

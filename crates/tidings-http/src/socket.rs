@@ -3,15 +3,17 @@
 use std::{
     future::Future as _,
     io,
+    os::fd::OwnedFd,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use tidings_hub::shard::close_reason_of;
 use tidings_protocol::CloseReason;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -29,30 +31,51 @@ const LINGER_MAX: Duration = Duration::from_secs(5);
 /// How a connection ended, as far as its socket says. Requests carry it, so that a stream whose body
 /// is dropped knows why.
 #[derive(Debug, Clone, Default)]
-pub struct SocketEnd(Arc<AtomicU8>);
+pub struct SocketEnd {
+    shared: Arc<Shared>,
+    /// What carries the stream, where that carries others too and may end later.
+    carrier: Option<Arc<dyn Carrier>>,
+}
+
+/// A connection that carries several streams.
+pub(crate) trait Carrier: std::fmt::Debug + Send + Sync {
+    /// Why it ended, or why its streams must, if there is a reason.
+    fn reason(&self) -> Option<CloseReason>;
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// A reason's number plus one; zero is none.
+    reason: AtomicU8,
+    /// Whether bytes wait that the kernel has not taken.
+    is_write_blocked: AtomicBool,
+}
 
 impl SocketEnd {
+    /// That of one stream among others on a connection.
+    pub(crate) fn carried_by(carrier: Arc<dyn Carrier>) -> Self {
+        Self { shared: Arc::default(), carrier: Some(carrier) }
+    }
+
     /// The reason, once there is one.
     pub(crate) fn reason(&self) -> Option<CloseReason> {
-        usize::from(self.0.load(Relaxed)).checked_sub(1).and_then(|at| CloseReason::ALL.get(at).copied())
+        let own = usize::from(self.shared.reason.load(Relaxed)).checked_sub(1);
+        let own = own.and_then(|at| CloseReason::ALL.get(at).copied());
+        own.or_else(|| self.carrier.as_ref()?.reason())
     }
 
     /// The first that is seen stays: what follows is the consequence.
-    fn set(&self, reason: CloseReason) {
-        let _already_set = self.0.compare_exchange(0, reason as u8 + 1, Relaxed, Relaxed);
+    pub(crate) fn set(&self, reason: CloseReason) {
+        let _already_set = self.shared.reason.compare_exchange(0, reason as u8 + 1, Relaxed, Relaxed);
     }
 
     fn on_error(&self, error: &io::Error) {
-        self.set(match error.kind() {
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
-                CloseReason::ClientReset
-            }
-            // After the last retransmission the kernel reports what a router or ARP said meanwhile, if anything did.
-            io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-                CloseReason::PeerTimeout
-            }
-            _ => CloseReason::Error,
-        });
+        self.set(close_reason_of(error));
+    }
+
+    /// Whether bytes wait that the kernel has not taken.
+    pub(crate) fn is_write_blocked(&self) -> bool {
+        self.shared.is_write_blocked.load(Relaxed)
     }
 }
 
@@ -89,7 +112,13 @@ impl Socket {
         self.end.clone()
     }
 
+    /// The socket by itself. Nothing of the task's remains with it.
+    pub(crate) fn into_fd(self) -> io::Result<OwnedFd> {
+        Ok(self.stream.into_std()?.into())
+    }
+
     fn on_write(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.end.shared.is_write_blocked.store(written.is_pending(), Relaxed);
         match written {
             Poll::Ready(result) => {
                 self.deadline = None;

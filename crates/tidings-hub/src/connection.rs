@@ -2,33 +2,36 @@
 
 use std::{fmt, net::IpAddr};
 
+use smallvec::SmallVec;
 use tidings_protocol::{Channel, Millis, UserId};
 
-/// The id of a connection: 80 random bits in text, so that it cannot be guessed.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnectionId(Box<str>);
+/// The id of a connection: 80 random bits, so that it cannot be guessed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId([u8; 10]);
 
 impl ConnectionId {
     /// A new one.
     pub fn random() -> Self {
-        Self(format!("{:020x}", rand::random::<u128>() >> 48).into())
+        Self(rand::random())
     }
 
-    /// The id as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<&str> for ConnectionId {
-    fn from(text: &str) -> Self {
-        Self(text.into())
+    /// The id that [`Display`](fmt::Display) writes so; `None` if it writes none so.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if text.len() != 20 || !text.bytes().all(is_digit) {
+            return None;
+        }
+        let mut id = [0; 10];
+        for (byte, at) in id.iter_mut().zip((0..20).step_by(2)) {
+            *byte = u8::from_str_radix(&text[at..at + 2], 16).ok()?;
+        }
+        Some(Self(id))
     }
 }
 
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -67,8 +70,8 @@ pub struct ConnectionInfo {
     pub remote: Option<IpAddr>,
     /// Since when.
     pub opened_at: Millis,
-    /// What it listens to.
-    pub channels: Vec<Channel>,
+    /// What it listens to. Inline for one: a node may have very many streams of that kind.
+    pub channels: SmallVec<[Channel; 1]>,
 }
 
 /// Which connections are meant. An absent field means any.
@@ -91,5 +94,19 @@ impl ConnectionFilter {
             && self.channel.as_ref().is_none_or(|channel| info.channels.contains(channel))
             && self.transport.is_none_or(|transport| info.transport == transport)
             && self.remote.is_none_or(|remote| info.remote == Some(remote))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_read_as_it_is_written_and_in_no_other_way() {
+        let id = ConnectionId::random();
+        assert_eq!(ConnectionId::parse(&id.to_string()), Some(id));
+        for text in ["", "0", "+1020304050607080910", "0102030405060708091G", "010203040506070809AB", &"0".repeat(21)] {
+            assert_eq!(ConnectionId::parse(text), None, "{text}");
+        }
     }
 }

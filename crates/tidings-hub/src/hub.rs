@@ -1,21 +1,45 @@
-//! The index from channels to subscribers, and the node's place in the log.
+//! Where events meet those who listen, and the node's place in the log.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::Poll,
+    time::Duration,
+};
 
-use indexmap::IndexMap;
-use parking_lot::Mutex;
-use tidings_protocol::{Channel, CloseReason, Cursor, LoggedEvent, Partition, PartitionCursor, Position};
+use parking_lot::{Mutex, MutexGuard};
+use smallvec::SmallVec;
+use tidings_protocol::{
+    Channel, CloseReason, Cursor, LoggedEvent, Millis, Partition, PartitionCursor, Position, UserId,
+};
 
 use crate::{
-    connection::{ConnectionFilter, ConnectionId, ConnectionInfo},
+    channels::{Channels, Listeners},
+    connection::{ConnectionFilter, ConnectionId, ConnectionInfo, Transport},
     counters::Counters,
     frame::{Format, SharedFrame},
-    queue::{Queue, QueueLimits},
+    registry::{Place, Registry},
+    session::{Queue, Session},
+    shard::{Adoption, Handover, Inbox, Message},
     subscription::Subscription,
+    waiting::QueueLimits,
 };
 
 /// Monotonic time since some fixed moment. The caller's clock gives it, so that tests can.
 pub type Tick = Duration;
+
+/// The time, as shards are told it.
+pub trait Time: Send + Sync {
+    /// Wall-clock time.
+    fn now(&self) -> Millis;
+    /// Time that never goes back, since some fixed moment.
+    fn tick(&self) -> Tick;
+}
 
 /// One interest in a channel from its first subscriber to its last. A marker for an earlier one says
 /// nothing about this one: between the two, events may have passed the node by.
@@ -24,13 +48,13 @@ pub struct Registration(pub u64);
 
 /// Where the hub says which channels this node wants. Called with the hub's lock held: it must return
 /// at once and must not call back. The answer to a registration comes through the feed, in order, as
-/// a marker: [`Hub::on_marker`].
+/// a marker: [`Batch::on_marker`].
 pub trait Interest: Send + Sync {
     /// From now on the feed shall have the channel's events.
     fn register(&self, channel: &Channel, registration: Registration);
     /// Nobody listens any more.
     fn unregister(&self, channel: &Channel, registration: Registration);
-    /// The feed shall say, in order, where the partition's head is: [`Hub::on_head`].
+    /// The feed shall say, in order, where the partition's head is: [`Batch::on_head`].
     fn probe(&self, partition: Partition, registration: Registration);
 }
 
@@ -53,32 +77,35 @@ pub struct Hub {
     state: Mutex<State>,
     interest: Box<dyn Interest>,
     counters: Counters,
+    /// Whether some shard's inbox was full when something was put in.
+    is_crowded: AtomicBool,
 }
 
 struct State {
     /// How far the node has read each partition.
     cursor: Cursor,
-    channels: HashMap<Channel, Listeners>,
-    connections: IndexMap<ConnectionId, Arc<Subscriber>>,
+    channels: Channels,
+    registry: Registry,
+    shards: Vec<ShardEntry>,
     /// Subscribers that have seen more of the log than this node had read when they came: from another
     /// node, or from the answer to a publish. They wait until the node has read as much.
-    probes: HashMap<Registration, Arc<Subscriber>>,
+    probes: HashMap<Registration, Arc<Session>>,
     last_registration: u64,
 }
 
-/// The subscribers of one channel.
-struct Listeners {
-    registration: Registration,
-    /// Whether the marker has come, so that the feed is known to have the channel.
-    is_ready: bool,
-    subscribers: IndexMap<ConnectionId, Arc<Subscriber>>,
+/// A shard, as the hub knows it. It gives out the shard's slots, so that a connection can be spoken of
+/// from the moment on which it is handed over.
+struct ShardEntry {
+    inbox: Arc<Inbox>,
+    free_slots: Vec<u32>,
+    slots: u32,
 }
 
-pub(crate) struct Subscriber {
-    pub(crate) info: ConnectionInfo,
-    pub(crate) queue: Mutex<Queue>,
-    /// How many markers must come before its fence can be chosen.
-    awaited: Mutex<usize>,
+impl ShardEntry {
+    /// Sockets that it holds, those that are being closed included.
+    fn sockets(&self) -> usize {
+        self.slots as usize - self.free_slots.len()
+    }
 }
 
 impl State {
@@ -96,13 +123,22 @@ impl State {
     }
 
     /// One of the markers that the subscriber waits for has come.
-    fn on_awaited(&self, subscriber: &Subscriber) {
-        let mut awaited = subscriber.awaited.lock();
+    fn on_awaited(&self, session: &Session) {
+        let mut awaited = session.awaited.lock();
         *awaited -= 1;
         if *awaited == 0
-            && let Some(waker) = subscriber.queue.lock().begin_catch_up(self.cursor.clone())
+            && let Some(waker) = session.queue.lock().begin_catch_up(self.cursor.clone())
         {
             waker.wake();
+        }
+    }
+
+    fn close(&self, place: &Place, reason: CloseReason) {
+        match place {
+            Place::Session(session) => session.close(reason),
+            Place::Shard { shard, slot } => {
+                self.shards[usize::from(*shard)].inbox.push(Message::Close { slot: *slot, reason });
+            }
         }
     }
 }
@@ -113,17 +149,19 @@ impl Hub {
         Arc::new(Self {
             state: Mutex::new(State {
                 cursor,
-                channels: HashMap::new(),
-                connections: IndexMap::new(),
+                channels: Channels::default(),
+                registry: Registry::default(),
+                shards: Vec::new(),
                 probes: HashMap::new(),
                 last_registration: 0,
             }),
             interest,
             counters: Counters::default(),
+            is_crowded: AtomicBool::new(false),
         })
     }
 
-    /// Adds a subscriber of the channels that its `info` names. Its fence is chosen when the feed is
+    /// Adds a subscriber of the channels that its `info` names, each once. Its fence is chosen when the feed is
     /// known to have all of them, and the node has read as much as the subscriber has `seen`.
     pub fn subscribe(
         self: &Arc<Self>,
@@ -132,86 +170,75 @@ impl Hub {
         limits: QueueLimits,
         seen: Option<&Cursor>,
     ) -> Subscription {
-        let subscriber =
-            Arc::new(Subscriber { queue: Mutex::new(Queue::new(limits, format)), awaited: Mutex::new(0), info });
-        self.counters.opened[subscriber.info.transport as usize].add(1);
+        self.counters.opened[info.transport as usize].add(1);
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let mut awaited = 0;
-        for channel in &subscriber.info.channels {
-            if !state.channels.contains_key(channel) {
+        let mut channels = SmallVec::new();
+        for channel in &info.channels {
+            let number = state.channels.number_of(channel).unwrap_or_else(|| {
                 let registration = state.next_registration();
                 self.interest.register(channel, registration);
-                let listeners = Listeners { registration, is_ready: false, subscribers: IndexMap::new() };
-                state.channels.insert(channel.clone(), listeners);
-            }
-            if let Some(listeners) = state.channels.get_mut(channel) {
-                let is_new = listeners.subscribers.insert(subscriber.info.id.clone(), subscriber.clone()).is_none();
-                awaited += usize::from(is_new && !listeners.is_ready);
+                state.channels.insert(Listeners::new(channel.clone(), registration))
+            });
+            channels.push(number);
+        }
+        let session = Arc::new(Session {
+            info,
+            number: state.registry.next_number(),
+            channels,
+            queue: Mutex::new(Queue::new(limits, format)),
+            awaited: Mutex::new(0),
+        });
+        state.registry.insert(session.info.clone(), Place::Session(session.clone()));
+        let mut awaited = 0;
+        for number in &session.channels {
+            if let Some(listeners) = state.channels.by_number(*number) {
+                listeners.add_session(&session);
+                awaited += usize::from(!listeners.is_ready);
             }
         }
         for (partition, theirs) in seen.iter().flat_map(|seen| seen.entries()) {
             let is_ahead = |ours: PartitionCursor| ours.epoch == theirs.epoch && ours.position < theirs.position;
             if state.cursor.get(partition).is_some_and(is_ahead) {
                 let registration = state.next_registration();
-                state.probes.insert(registration, subscriber.clone());
+                state.probes.insert(registration, session.clone());
                 self.interest.probe(partition, registration);
                 awaited += 1;
             }
         }
-        *subscriber.awaited.lock() = awaited;
+        *session.awaited.lock() = awaited;
         if awaited == 0 {
-            subscriber.queue.lock().begin_catch_up(state.cursor.clone());
+            session.queue.lock().begin_catch_up(state.cursor.clone());
         }
-        state.connections.insert(subscriber.info.id.clone(), subscriber.clone());
         drop(guard);
-        Subscription::new(self.clone(), subscriber)
+        Subscription::new(self.clone(), session)
     }
 
-    /// The feed has an event. Called in the order of the feed, by one caller at a time.
-    pub fn on_event(&self, logged: Arc<LoggedEvent>, conflate_window: Tick, now: Tick) {
-        let mut state = self.state.lock();
-        let at = logged.id();
-        state.cursor.set(at.partition, at.at);
-        let Some(listeners) = state.channels.get(&logged.event.channel) else { return };
-        let window = if logged.event.conflate.is_some() { conflate_window } else { Tick::ZERO };
-        let frame = Arc::new(SharedFrame::new(logged, state.cursor.clone(), window));
-        for subscriber in listeners.subscribers.values() {
-            let waker = subscriber.queue.lock().push(&frame, now, &self.counters);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-        }
+    /// Takes what the feed has, in its order. By one caller at a time, who waits for
+    /// [`room`](Self::room) in between.
+    pub fn batch(&self) -> Batch<'_> {
+        Batch { hub: self, state: self.state.lock(), to_wake: SmallVec::new() }
     }
 
-    /// The feed has the answer to a registration: from here on it carries the channel's events, and
-    /// the partition's head was `head` when the broker took the registration.
-    pub fn on_marker(
-        &self,
-        channel: &Channel,
-        registration: Registration,
-        partition: Partition,
-        head: PartitionCursor,
-    ) {
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        state.advance(partition, head);
-        let Some(listeners) = state.channels.get_mut(channel) else { return };
-        if listeners.registration != registration || std::mem::replace(&mut listeners.is_ready, true) {
+    /// Waits until every shard has room for more events: the feed must not run ahead of them.
+    pub async fn room(&self) {
+        if !self.is_crowded.swap(false, Relaxed) {
             return;
         }
-        if let Some(listeners) = state.channels.get(channel) {
-            listeners.subscribers.values().for_each(|subscriber| state.on_awaited(subscriber));
+        let inboxes: SmallVec<[Arc<Inbox>; 8]> =
+            self.state.lock().shards.iter().map(|shard| shard.inbox.clone()).collect();
+        let mut has_waited = false;
+        for inbox in inboxes {
+            let room = poll_fn(|cx| match inbox.has_room(cx) {
+                true => Poll::Ready(()),
+                false => {
+                    has_waited = true;
+                    Poll::Pending
+                }
+            });
+            room.await;
         }
-    }
-
-    /// The feed has the answer to a probe.
-    pub fn on_head(&self, registration: Registration, partition: Partition, head: PartitionCursor) {
-        let mut state = self.state.lock();
-        state.advance(partition, head);
-        if let Some(subscriber) = state.probes.remove(&registration) {
-            state.on_awaited(&subscriber);
-        }
+        self.counters.feed_waits.add(usize::from(has_waited));
     }
 
     /// How far the node has read the log.
@@ -226,7 +253,22 @@ impl Hub {
 
     /// How many connections there are.
     pub fn connection_count(&self) -> usize {
-        self.state.lock().connections.len()
+        self.state.lock().registry.len()
+    }
+
+    /// How many of them are of this transport.
+    pub fn count_of_transport(&self, transport: Transport) -> usize {
+        self.state.lock().registry.count_of_transport(transport)
+    }
+
+    /// How many of them are this user's.
+    pub fn count_of_user(&self, user: &UserId) -> usize {
+        self.state.lock().registry.count_of_user(user)
+    }
+
+    /// How many of them come from this address.
+    pub fn count_from(&self, address: IpAddr) -> usize {
+        self.state.lock().registry.count_from(address)
     }
 
     /// How many channels have a listener here.
@@ -236,40 +278,33 @@ impl Hub {
 
     /// How many connections listen to the channel.
     pub fn listener_count(&self, channel: &Channel) -> usize {
-        self.state.lock().channels.get(channel).map_or(0, |listeners| listeners.subscribers.len())
+        self.state.lock().channels.get(channel).map_or(0, |(_, listeners)| listeners.len())
     }
 
     /// The connections that the filter means.
     pub fn connections(&self, filter: &ConnectionFilter) -> Vec<ConnectionInfo> {
-        let state = self.state.lock();
-        state.connections.values().map(|s| &s.info).filter(|info| filter.matches(info)).cloned().collect()
-    }
-
-    /// How many connections the filter means.
-    pub fn count(&self, filter: &ConnectionFilter) -> usize {
-        self.state.lock().connections.values().filter(|s| filter.matches(&s.info)).count()
+        self.state.lock().registry.matching(filter).map(|(info, _)| info.clone()).collect()
     }
 
     /// Ends one connection. `false` if there is none of this id.
     pub fn close(&self, id: &ConnectionId, reason: CloseReason) -> bool {
-        let Some(subscriber) = self.state.lock().connections.get(id).cloned() else { return false };
-        subscriber.close(reason);
+        let state = self.state.lock();
+        let Some(place) = state.registry.place_of(id) else { return false };
+        state.close(&place, reason);
         true
     }
 
     /// Ends the connections that the filter means, and says how many they were.
     pub fn close_all(&self, filter: &ConnectionFilter, reason: CloseReason) -> usize {
-        let chosen: Vec<_> =
-            self.state.lock().connections.values().filter(|s| filter.matches(&s.info)).cloned().collect();
-        chosen.iter().for_each(|subscriber| subscriber.close(reason));
-        chosen.len()
+        let state = self.state.lock();
+        state.registry.matching(filter).map(|(_, place)| state.close(place, reason)).count()
     }
 
     /// Chooses a later fence for a subscriber whose buffer has overrun, unless it has not: then it is live.
-    pub(crate) fn go_live(&self, subscriber: &Subscriber) -> Result<(), Cursor> {
+    pub(crate) fn go_live(&self, session: &Session) -> Result<(), Cursor> {
         // The hub's lock first, as in on_event: no event may pass between the look and the choice.
         let state = self.state.lock();
-        let mut queue = subscriber.queue.lock();
+        let mut queue = session.queue.lock();
         if queue.go_live() {
             return Ok(());
         }
@@ -278,31 +313,177 @@ impl Hub {
         Err(state.cursor.clone())
     }
 
-    pub(crate) fn remove(&self, subscriber: &Subscriber) {
+    /// Forgets a connection that a task served.
+    pub(crate) fn remove(&self, session: &Session) {
         let mut state = self.state.lock();
-        state.connections.swap_remove(&subscriber.info.id);
-        for channel in &subscriber.info.channels {
-            let Some(listeners) = state.channels.get_mut(channel) else { continue };
-            listeners.subscribers.swap_remove(&subscriber.info.id);
-            if listeners.subscribers.is_empty() {
-                self.interest.unregister(channel, listeners.registration);
-                state.channels.remove(channel);
+        state.registry.remove(session.number);
+        for number in &session.channels {
+            self.leave(&mut state, *number, |listeners| listeners.remove_session(session.number));
+        }
+    }
+
+    fn leave(&self, state: &mut State, number: u32, remove: impl FnOnce(&mut Listeners)) {
+        let Some(listeners) = state.channels.by_number(number) else { return };
+        remove(listeners);
+        if listeners.len() == 0
+            && let Some(listeners) = state.channels.remove(number)
+        {
+            self.interest.unregister(&listeners.channel, listeners.registration);
+        }
+    }
+
+    /// Takes in a shard, which will get its messages through the inbox. Answers its number.
+    pub(crate) fn add_shard(&self, inbox: Arc<Inbox>) -> u16 {
+        let mut state = self.state.lock();
+        let number = state.shards.len() as u16;
+        state.shards.push(ShardEntry { inbox, free_slots: Vec::new(), slots: 0 });
+        number
+    }
+
+    /// Whether there are shards, so that live streams need no task.
+    pub fn has_shards(&self) -> bool {
+        !self.state.lock().shards.is_empty()
+    }
+
+    /// How many sockets the shards hold, those that are being closed included.
+    pub fn shard_sockets(&self) -> usize {
+        self.state.lock().shards.iter().map(ShardEntry::sockets).sum()
+    }
+
+    /// The same, shard by shard.
+    pub fn sockets_by_shard(&self) -> Vec<usize> {
+        self.state.lock().shards.iter().map(ShardEntry::sockets).collect()
+    }
+
+    /// Hands a live subscriber to the shard with the fewest sockets, with all that waits for it. What
+    /// came before in the feed is in its queue; what comes after goes to the shard's inbox, behind it.
+    pub(crate) fn hand_over(&self, session: &Session, adoption: Adoption) -> Result<(), Adoption> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let Some(shard) = (0..state.shards.len()).min_by_key(|at| state.shards[*at].sockets()) else {
+            return Err(adoption);
+        };
+        let Some((waiting, format, close)) = session.queue.lock().hand_over() else { return Err(adoption) };
+        let entry = &mut state.shards[shard];
+        let slot = entry.free_slots.pop().unwrap_or_else(|| {
+            entry.slots += 1;
+            entry.slots - 1
+        });
+        let place = Place::Shard { shard: shard as u16, slot };
+        state.registry.set_place(session.number, place);
+        for number in &session.channels {
+            if let Some(listeners) = state.channels.by_number(*number) {
+                listeners.remove_session(session.number);
+                listeners.add_on_shard(shard as u16);
             }
         }
+        let handover = Handover {
+            slot,
+            number: session.number,
+            transport: session.info.transport,
+            channels: session.channels.clone(),
+            waiting,
+            format,
+            close,
+            adoption,
+        };
+        state.shards[shard].inbox.push(Message::Adopt(Box::new(handover)));
+        Ok(())
+    }
+
+    /// Forgets a connection that a shard served. Its slot stays taken until the socket is gone.
+    pub(crate) fn remove_on_shard(&self, shard: u16, number: u32, channels: impl Iterator<Item = u32>) {
+        let mut state = self.state.lock();
+        state.registry.remove(number);
+        for channel in channels {
+            self.leave(&mut state, channel, |listeners| listeners.remove_on_shard(shard));
+        }
+    }
+
+    /// The socket in this slot of the shard is gone.
+    pub(crate) fn release_slot(&self, shard: u16, slot: u32) {
+        self.state.lock().shards[usize::from(shard)].free_slots.push(slot);
+    }
+
+    /// Tells the shards to end now, with whatever they hold.
+    pub(crate) fn stop_shards(&self) {
+        self.state.lock().shards.iter().for_each(|shard| shard.inbox.push(Message::Stop));
+    }
+}
+
+/// The hub while it takes some of the feed: its lock is held once for all of them, and each shard is woken
+/// once, at the end.
+pub struct Batch<'a> {
+    hub: &'a Hub,
+    state: MutexGuard<'a, State>,
+    to_wake: SmallVec<[u16; 8]>,
+}
+
+impl Batch<'_> {
+    /// The feed has an event.
+    pub fn on_event(&mut self, logged: Arc<LoggedEvent>, conflate_window: Tick, now: Tick) {
+        let Self { hub, state, to_wake } = self;
+        let at = logged.id();
+        state.cursor.set(at.partition, at.at);
+        let Some((channel, listeners)) = state.channels.get(&logged.event.channel) else { return };
+        let window = if logged.event.conflate.is_some() { conflate_window } else { Tick::ZERO };
+        let frame = Arc::new(SharedFrame::new(logged, state.cursor.clone(), window));
+        for session in listeners.sessions() {
+            let waker = session.queue.lock().push(&frame, now, &hub.counters);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+        // Under the lock: a shard must get an event before or after a connection that listens to it, as
+        // the fence of that connection says.
+        for shard in listeners.shards() {
+            if !state.shards[usize::from(shard)].inbox.push_event(channel, frame.clone()) {
+                hub.is_crowded.store(true, Relaxed);
+            }
+            if !to_wake.contains(&shard) {
+                to_wake.push(shard);
+            }
+        }
+    }
+
+    /// The feed has the answer to a registration: from here on it carries the channel's events, and
+    /// the partition's head was `head` when the broker took the registration.
+    pub fn on_marker(
+        &mut self,
+        channel: &Channel,
+        registration: Registration,
+        partition: Partition,
+        head: PartitionCursor,
+    ) {
+        let state = &mut *self.state;
+        state.advance(partition, head);
+        let number = state.channels.number_of(channel);
+        let Some(listeners) = number.and_then(|number| state.channels.by_number(number)) else { return };
+        if listeners.registration != registration || std::mem::replace(&mut listeners.is_ready, true) {
+            return;
+        }
+        if let Some((_, listeners)) = state.channels.get(channel) {
+            listeners.sessions().for_each(|session| state.on_awaited(session));
+        }
+    }
+
+    /// The feed has the answer to a probe.
+    pub fn on_head(&mut self, registration: Registration, partition: Partition, head: PartitionCursor) {
+        self.state.advance(partition, head);
+        if let Some(session) = self.state.probes.remove(&registration) {
+            self.state.on_awaited(&session);
+        }
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.to_wake.iter().for_each(|shard| self.state.shards[usize::from(*shard)].inbox.ring());
     }
 }
 
 impl std::fmt::Debug for Hub {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Hub").field("connections", &self.connection_count()).finish_non_exhaustive()
-    }
-}
-
-impl Subscriber {
-    pub(crate) fn close(&self, reason: CloseReason) {
-        let waker = self.queue.lock().close(reason);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
     }
 }

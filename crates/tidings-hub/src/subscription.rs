@@ -12,15 +12,17 @@ use crate::{
     Tick,
     connection::ConnectionInfo,
     frame::SharedFrame,
-    hub::{Hub, Subscriber},
-    queue::Ready,
+    hub::Hub,
+    session::{Ready, Session},
+    shard::Adoption,
 };
 
 /// One subscriber, from its opening to its end. Dropping it removes it and counts its end, once.
 pub struct Subscription {
     hub: Arc<Hub>,
-    subscriber: Arc<Subscriber>,
+    session: Arc<Session>,
     end: Option<CloseReason>,
+    is_handed_over: bool,
 }
 
 /// More live events came during catch-up than may wait; history has them. Read it up to here too.
@@ -39,20 +41,20 @@ pub enum Take {
 }
 
 impl Subscription {
-    pub(crate) fn new(hub: Arc<Hub>, subscriber: Arc<Subscriber>) -> Self {
-        Self { hub, subscriber, end: None }
+    pub(crate) fn new(hub: Arc<Hub>, session: Arc<Session>) -> Self {
+        Self { hub, session, end: None, is_handed_over: false }
     }
 
     /// The connection it serves.
     pub fn info(&self) -> &ConnectionInfo {
-        &self.subscriber.info
+        &self.session.info
     }
 
     /// Waits until the feed is known to have all the channels, and says up to where history is to be
     /// read. Closing the connection ends the wait.
     pub async fn fence(&self) -> Result<Cursor, CloseReason> {
         poll_fn(|cx| {
-            let mut queue = self.subscriber.queue.lock();
+            let mut queue = self.session.queue.lock();
             if let Some(reason) = queue.close_reason() {
                 return Poll::Ready(Err(reason));
             }
@@ -67,12 +69,12 @@ impl Subscription {
 
     /// Says that history has been taken up to the fence. From here on frames come.
     pub fn go_live(&self) -> Result<(), LaterFence> {
-        self.hub.go_live(&self.subscriber).map_err(LaterFence)
+        self.hub.go_live(&self.session).map_err(LaterFence)
     }
 
     /// Takes frames of up to about `max_bytes` bytes, at least one if there is any.
     pub fn take(&self, cx: &mut Context<'_>, now: Tick, max_bytes: usize, frames: &mut Vec<Arc<SharedFrame>>) -> Take {
-        let mut queue = self.subscriber.queue.lock();
+        let mut queue = self.session.queue.lock();
         let before = frames.len();
         match queue.take(now, max_bytes, frames) {
             Ready::Frames => {
@@ -89,22 +91,34 @@ impl Subscription {
 
     /// Counts events that the transport was given. Those that it takes here are counted already.
     pub fn count_delivered(&self, events: usize) {
-        self.hub.counters().delivered[self.subscriber.info.transport as usize].add(events);
+        self.hub.counters().delivered[self.session.info.transport as usize].add(events);
     }
 
     /// Why the server wants it ended, if it does.
     pub fn close_reason(&self) -> Option<CloseReason> {
-        self.subscriber.queue.lock().close_reason()
+        self.session.queue.lock().close_reason()
     }
 
     /// Asks for its end, after what is queued.
     pub fn close(&self, reason: CloseReason) {
-        self.subscriber.close(reason);
+        self.session.close(reason);
     }
 
     /// Frames and bytes that wait.
     pub fn waiting(&self) -> (usize, usize) {
-        self.subscriber.queue.lock().waiting()
+        self.session.queue.lock().waiting()
+    }
+
+    /// Gives the stream with its socket to a shard, which serves it from now on. It must be live, and
+    /// all that was taken must be written. Gives both back if it is not, or there is no shard.
+    pub fn hand_over(mut self, adoption: Adoption) -> Result<(), (Self, Adoption)> {
+        match self.hub.hand_over(&self.session, adoption) {
+            Ok(()) => {
+                self.is_handed_over = true;
+                Ok(())
+            }
+            Err(adoption) => Err((self, adoption)),
+        }
     }
 
     /// Says how the connection ended, where the transport knows better than the queue.
@@ -115,8 +129,11 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.hub.remove(&self.subscriber);
+        if self.is_handed_over {
+            return;
+        }
+        self.hub.remove(&self.session);
         let reason = self.end.or(self.close_reason()).unwrap_or(CloseReason::ClientClosed);
-        self.hub.counters().on_closed(self.subscriber.info.transport, reason);
+        self.hub.counters().on_closed(self.session.info.transport, reason);
     }
 }

@@ -65,7 +65,7 @@ impl Channel {
 
     /// The personal channel of a user.
     pub fn personal(user: &UserId) -> Self {
-        Self(format!("{USER_NAMESPACE}:{user}").into())
+        Self(user.channel.clone())
     }
 
     /// The whole name.
@@ -110,7 +110,10 @@ impl std::str::FromStr for Channel {
 
 /// A user, as the `sub` claim names them. Made of channel characters, so that `user:<id>` is a channel.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct UserId(Arc<str>);
+pub struct UserId {
+    /// The name of the personal channel: a user's connections share one text for both.
+    channel: Arc<str>,
+}
 
 /// Why a text is not a user id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -126,24 +129,24 @@ impl UserId {
         if id.is_empty() || !fits || !id.chars().all(is_channel_char) {
             return Err(UserIdError(id.chars().take(64).collect()));
         }
-        Ok(Self(id.into()))
+        Ok(Self { channel: format!("{USER_NAMESPACE}:{id}").into() })
     }
 
     /// The id as text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.channel[USER_NAMESPACE.len() + 1..]
     }
 }
 
 impl fmt::Display for UserId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for UserId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "UserId({})", self.0)
+        write!(f, "UserId({self})")
     }
 }
 

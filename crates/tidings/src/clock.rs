@@ -7,7 +7,7 @@ use std::{
 };
 
 use tidings_core::ports::Clock;
-use tidings_hub::Tick;
+use tidings_hub::{Tick, Time};
 use tidings_protocol::Millis;
 
 /// The clock of a running server.
@@ -22,7 +22,7 @@ impl SystemClock {
     }
 }
 
-impl Clock for SystemClock {
+impl Time for SystemClock {
     fn now(&self) -> Millis {
         // A clock set before 1970 is the epoch to us.
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis)
@@ -31,7 +31,9 @@ impl Clock for SystemClock {
     fn tick(&self) -> Tick {
         self.start.elapsed()
     }
+}
 
+impl Clock for SystemClock {
     fn sleep_until(&self, tick: Tick) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(tokio::time::sleep_until((self.start + tick).into()))
     }

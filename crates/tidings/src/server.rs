@@ -14,8 +14,9 @@ use tidings_http::{
     client_address::TrustedProxies,
     rate_limit::{RateLimitConfig, RateLimiter},
     settings::{Limits, Settings, StreamSettings},
+    tls::Tls,
 };
-use tidings_hub::{Hub, QueueLimits};
+use tidings_hub::{Hub, LiveSettings, QueueLimits, Shards, Time};
 use tidings_protocol::publish::{Publish, PublishError, PublishLimits};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -53,10 +54,12 @@ pub struct Tidings {
     app: Arc<App>,
     broker: Arc<EmbeddedBroker>,
     namespaces: SharedNamespaces,
+    tls: Option<Arc<Tls>>,
     config: Config,
     is_dev: bool,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
+    shards: Shards,
 }
 
 /// How a [`Tidings`] is made.
@@ -68,7 +71,7 @@ pub struct Builder {
 
 impl Builder {
     /// Uses this configuration instead of the defaults. `listen` and `log` in it are for `tidings serve`:
-    /// an application has a listener and a log of its own.
+    /// an application has a listener and a log of its own. `tls` is for [`Tidings::serve`].
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
         self
@@ -113,11 +116,18 @@ impl Tidings {
 
     async fn start(config: Config, is_dev: bool) -> anyhow::Result<Self> {
         let namespaces = namespaces(&config).shared();
+        let tls = config.tls.files().map(|(cert, key)| Tls::load(cert, key)).transpose()?.map(Arc::new);
         let clock = Arc::new(SystemClock::new());
         let (broker, feed): (_, EmbeddedFeed) =
             EmbeddedBroker::open(embedded_config(&config), namespaces.clone(), clock.clone())
                 .with_context(|| format!("the log in {} cannot be used", config.data_dir.display()))?;
         let hub = Hub::new(tidings_core::ports::Feed::start(&feed), Box::new(broker.clone()));
+        let count = match config.server.shards {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            count => count,
+        };
+        let time: Arc<dyn Time> = clock.clone();
+        let shards = Shards::start(&hub, count, &time).context("the threads for streams cannot be started")?;
         let auth = auth_config(&config)?;
         for warning in auth.warnings() {
             tracing::warn!("{warning}");
@@ -136,7 +146,7 @@ impl Tidings {
         let stop = CancellationToken::new();
         let delivery = Delivery { hub, namespaces: namespaces.clone(), clock };
         let tasks = vec![tokio::spawn(delivery.run(feed)), tokio::spawn(authenticator.run(stop.clone()))];
-        Ok(Self { app, broker, namespaces, config, is_dev, stop, tasks })
+        Ok(Self { app, broker, namespaces, tls, config, is_dev, stop, tasks, shards })
     }
 
     /// All routes: the API under `/v1`, `/docs` and `/openapi.json`, the page at `/`, `/healthz`,
@@ -194,9 +204,10 @@ impl Tidings {
 
     /// Serves on the listener until `shutdown`, drains, and ends when every connection has. What is
     /// left to do then is [`close`](Self::close). Unlike `axum::serve` it watches the sockets, so that
-    /// clients that are gone without a word are found ([`StreamConfig`](crate::config::StreamConfig)).
+    /// clients that are gone without a word are found ([`StreamConfig`](crate::config::StreamConfig)), and
+    /// speaks TLS, if that is configured, and HTTP/2.
     pub fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> impl Future<Output = ()> + use<> {
-        tidings_http::serve(self.app.clone(), self.router(), listener, shutdown)
+        tidings_http::serve(self.app.clone(), self.router(), listener, self.tls.clone(), shutdown)
     }
 
     /// Ends the streams over the drain window. For applications that own the listener;
@@ -216,11 +227,11 @@ impl Tidings {
     }
 
     /// Takes what can be changed from a newly read configuration: credentials, namespaces, limits,
-    /// stream settings, CORS, proxies. Names what has changed but needs a restart.
+    /// stream settings, CORS, proxies, the certificate, whose files are read again. Names what has changed but needs a restart.
     ///
     /// # Errors
     ///
-    /// When no credentials are left, or a key cannot be read; then nothing has changed.
+    /// When no credentials are left, or a key or a certificate cannot be read; then nothing has changed.
     pub fn reload(&mut self, mut config: Config) -> anyhow::Result<Vec<&'static str>> {
         if self.is_dev {
             config.apply_dev(&DevSecrets::load_or_create(&self.config.data_dir)?)?;
@@ -228,7 +239,14 @@ impl Tidings {
             check_credentials(&config)?;
         }
         let (auth, proxies) = (auth_config(&config)?, trusted_proxies(&config)?);
+        let new_tls = match (&self.tls, config.tls.files()) {
+            (Some(_), Some((cert, key))) => Some(Tls::load(cert, key)?),
+            _ => None,
+        };
         self.app.authenticator.reload(&auth)?;
+        if let (Some(tls), Some(new)) = (&self.tls, new_tls) {
+            tls.replace_by(new);
+        }
         self.app.trusted_proxies.store(Arc::new(proxies));
         self.app.rate_limiter.reload(rate_limits(&config));
         self.app.replace_settings(settings(&config, self.is_dev));
@@ -238,7 +256,10 @@ impl Tidings {
             ("listen", old.listen != self.config.listen),
             ("data_dir", old.data_dir != self.config.data_dir),
             ("broker", old.broker != self.config.broker),
+            ("server.shards", old.server.shards != self.config.server.shards),
             ("log", old.log != self.config.log),
+            // A certificate can be replaced; whether there is one is a matter of what the port speaks.
+            ("tls", old.tls.files().is_some() != self.config.tls.files().is_some()),
         ];
         Ok(needs_restart.into_iter().filter(|(_, has_changed)| *has_changed).map(|(key, _)| key).collect())
     }
@@ -251,6 +272,9 @@ impl Tidings {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task of the server failed");
             }
+        }
+        if let Err(error) = tokio::task::spawn_blocking(move || self.shards.stop()).await {
+            tracing::error!(%error, "the shards could not be stopped");
         }
     }
 }
@@ -351,12 +375,14 @@ fn settings(config: &Config, is_dev: bool) -> Settings {
     let (stream, limits) = (&config.stream, &config.limits);
     Settings {
         stream: StreamSettings {
-            heartbeat: stream.heartbeat,
-            retry_ms: (stream.retry.min.as_millis() as u64, stream.retry.max.as_millis() as u64),
+            live: Arc::new(LiveSettings {
+                heartbeat: stream.heartbeat,
+                write_timeout: stream.write_timeout,
+                retry_millis: (stream.retry.min.as_millis() as u64, stream.retry.max.as_millis() as u64),
+                limits: QueueLimits { max_bytes: stream.queue_max_bytes, max_events: stream.queue_max_events },
+            }),
             max_age: stream.max_age,
             max_age_jitter: stream.max_age_jitter,
-            queue: QueueLimits { max_bytes: stream.queue_max_bytes, max_events: stream.queue_max_events },
-            write_timeout: stream.write_timeout,
             tcp_user_timeout: stream.tcp_user_timeout,
             long_poll: stream.long_poll,
         },

@@ -17,7 +17,7 @@ use tidings_core::{
     Namespace, Namespaces, SharedNamespaces,
     ports::{Broker, Clock, HistoryEntry, HistoryFrom, HistoryRequest},
 };
-use tidings_hub::Tick;
+use tidings_hub::{Tick, Time};
 use tidings_protocol::{
     Channel, Data, Event, EventId, EventType, GapReason, Millis, Partition, PartitionCursor, Position,
 };
@@ -36,7 +36,7 @@ impl ManualClock {
     }
 }
 
-impl Clock for ManualClock {
+impl Time for ManualClock {
     fn now(&self) -> Millis {
         self.0.load(SeqCst)
     }
@@ -44,7 +44,9 @@ impl Clock for ManualClock {
     fn tick(&self) -> Tick {
         Tick::from_millis(self.now())
     }
+}
 
+impl Clock for ManualClock {
     fn sleep_until(&self, _tick: Tick) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(std::future::pending())
     }

@@ -126,7 +126,7 @@ pub async fn close(
     PathText(id): PathText,
 ) -> Result<Json<ClosedBody>, Problem> {
     administer(&app, &caller.principal)?;
-    match app.streams.hub.close(&ConnectionId::from(id.as_str()), CloseReason::Kicked) {
+    match ConnectionId::parse(&id).is_some_and(|id| app.streams.hub.close(&id, CloseReason::Kicked)) {
         true => Ok(Json(ClosedBody { closed: 1 })),
         false => Err(Problem::new(Code::NotFound, "no connection of this node has this id")),
     }

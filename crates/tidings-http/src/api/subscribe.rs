@@ -8,7 +8,7 @@ use axum::{
 };
 use http::{Extensions, HeaderMap, StatusCode};
 use tidings_core::{Principal, stream::Resume};
-use tidings_hub::{ConnectionFilter, ConnectionId, ConnectionInfo, Format, Transport};
+use tidings_hub::{ConnectionId, ConnectionInfo, Format, Transport};
 use tidings_protocol::{Channel, Cursor};
 
 use crate::{
@@ -90,9 +90,10 @@ pub async fn subscribe(
         transport,
         remote: caller.address,
         opened_at: now,
-        channels,
+        // Collected anew, so that one channel lies within.
+        channels: channels.into_iter().collect(),
     };
-    let stream = app.streams.open(info, format, settings.stream.queue, resume);
+    let stream = app.streams.open(info, format, settings.stream.live.limits, resume);
     match transport {
         Transport::LongPoll => {
             let polled = long_poll::LongPoll {
@@ -113,6 +114,7 @@ pub async fn subscribe(
             expires_in,
             socket_end: extensions.get::<SocketEnd>().cloned(),
             metrics: app.metrics.clone(),
+            hub: app.streams.hub.clone(),
             clock: app.clock().clone(),
         })),
     }
@@ -155,15 +157,13 @@ fn channels_of(app: &App, settings: &Settings, who: &Principal, query: &Query) -
 fn check_shares(app: &App, settings: &Settings, caller: &Caller) -> Result<(), Problem> {
     let (per_user, per_address) = (settings.limits.connections_per_user, settings.limits.connections_per_address);
     if let Some(user) = caller.principal.user().filter(|_| per_user > 0) {
-        let filter = ConnectionFilter { user: Some(user.clone()), ..ConnectionFilter::default() };
-        if app.streams.hub.count(&filter) >= per_user {
+        if app.streams.hub.count_of_user(user) >= per_user {
             let detail = format!("a user may have {per_user} streams (limits.max_connections_per_user)");
             return Err(Problem::new(Code::TooManyConnections, detail).retry_after(5));
         }
     }
     if let Some(address) = caller.address.filter(|_| per_address > 0) {
-        let filter = ConnectionFilter { remote: Some(address), ..ConnectionFilter::default() };
-        if app.streams.hub.count(&filter) >= per_address {
+        if app.streams.hub.count_from(address) >= per_address {
             let detail = format!("an address may have {per_address} streams (limits.max_streams_per_ip)");
             return Err(Problem::new(Code::TooManyConnections, detail).retry_after(5));
         }

@@ -10,6 +10,7 @@ use crate::{
     problem::{Code, Problem},
 };
 
+pub(crate) mod handoff;
 pub mod long_poll;
 pub mod sse;
 

@@ -13,7 +13,7 @@ use tidings_core::{
     ports::Clock,
     stream::{Item, Stream},
 };
-use tidings_hub::Format;
+use tidings_hub::{Adoption, Format, Hub, ShardSocket};
 use tidings_protocol::{
     CloseReason, Cursor,
     envelope::{Closing, Connected, Gap},
@@ -21,9 +21,11 @@ use tidings_protocol::{
 };
 use tokio::time::{Instant, sleep_until};
 
+use super::handoff::Handoff;
 use crate::{
     metrics::{Metrics, ResumeOutcome},
-    socket::SocketEnd,
+    settings::Settings,
+    socket::{Socket, SocketEnd},
 };
 
 /// What a stream is served with.
@@ -33,7 +35,7 @@ pub struct SseStream {
     /// How it is written.
     pub format: Format,
     /// How it behaves.
-    pub settings: Arc<crate::settings::Settings>,
+    pub settings: Arc<Settings>,
     /// The node's id.
     pub node: Arc<str>,
     /// Whether the client came with a cursor.
@@ -44,6 +46,8 @@ pub struct SseStream {
     pub socket_end: Option<SocketEnd>,
     /// Where things are counted.
     pub metrics: Arc<Metrics>,
+    /// Where live events are counted, and where the stream goes when it can.
+    pub hub: Arc<Hub>,
     /// The time, for how long an event took.
     pub clock: Arc<dyn Clock>,
 }
@@ -55,27 +59,23 @@ const HEADERS: [(HeaderName, HeaderValue); 3] = [
     (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
 ];
 
-/// Answers with the stream.
-pub fn respond(stream: SseStream) -> Response {
-    let now = Instant::now();
-    let max_age = stream.settings.stream.random_max_age();
-    let session = Session {
-        silent_since: now,
-        end: earliest(
-            stream.expires_in.map(|left| (now + left, CloseReason::TokenExpired)),
-            max_age.map(|age| (now + age, CloseReason::MaxAge)),
-        ),
-        is_over: false,
-        had_gap: false,
-        is_resume_counted: !stream.is_resume,
-        items: Vec::new(),
-        inner: stream,
-    };
-    let body = stream::unfold(session, |mut session| async move {
-        let bytes = session.next_bytes().await?;
-        Some((Ok::<_, Infallible>(bytes), session))
+/// Answers with the stream. On a connection that it can leave, it does ([`super::handoff`]); on others the
+/// response's body is the stream.
+pub fn respond(parts: SseStream) -> Response {
+    let handoff = Handoff::new(Session::new(parts));
+    let body = stream::unfold((handoff.clone(), None), |(handoff, session)| async move {
+        let mut session = match session {
+            Some(session) => session,
+            None => handoff.take()?,
+        };
+        match session.step(false).await {
+            Step::Bytes(bytes) => Some((Ok::<_, Infallible>(bytes), (handoff, Some(session)))),
+            Step::Live | Step::End => None,
+        }
     });
-    (HEADERS, Body::from_stream(body)).into_response()
+    let mut response = (HEADERS, Body::from_stream(body)).into_response();
+    response.extensions_mut().insert(handoff);
+    response
 }
 
 /// Answers with a stream that ends at once: a native EventSource never comes back from a 503, but it
@@ -93,8 +93,11 @@ fn earliest<T>(a: Option<(Instant, T)>, b: Option<(Instant, T)>) -> Option<(Inst
     }
 }
 
-struct Session {
-    inner: SseStream,
+/// A stream and how far it is.
+pub(crate) struct Session {
+    /// `None` when a shard has it.
+    stream: Option<Stream>,
+    parts: Parts,
     silent_since: Instant,
     /// When the stream ends by itself, and why.
     end: Option<(Instant, CloseReason)>,
@@ -104,47 +107,108 @@ struct Session {
     items: Vec<Item>,
 }
 
+/// What a stream needs besides itself.
+struct Parts {
+    format: Format,
+    settings: Arc<Settings>,
+    node: Arc<str>,
+    socket_end: Option<SocketEnd>,
+    metrics: Arc<Metrics>,
+    hub: Arc<Hub>,
+    clock: Arc<dyn Clock>,
+}
+
+/// What is next on a stream.
+pub(crate) enum Step {
+    /// To be written.
+    Bytes(Bytes),
+    /// All of history is written, and a shard can take it from here.
+    Live,
+    /// `closing` has been written.
+    End,
+}
+
 impl Session {
-    /// The next bytes of the body; `None` at its end.
-    async fn next_bytes(&mut self) -> Option<Bytes> {
+    fn new(sse: SseStream) -> Self {
+        let SseStream { stream, format, settings, node, is_resume, expires_in, socket_end, metrics, hub, clock } = sse;
+        let now = Instant::now();
+        let max_age = settings.stream.random_max_age();
+        Self {
+            stream: Some(stream),
+            silent_since: now,
+            end: earliest(
+                expires_in.map(|left| (now + left, CloseReason::TokenExpired)),
+                max_age.map(|age| (now + age, CloseReason::MaxAge)),
+            ),
+            is_over: false,
+            had_gap: false,
+            is_resume_counted: !is_resume,
+            items: Vec::new(),
+            parts: Parts { format, settings, node, socket_end, metrics, hub, clock },
+        }
+    }
+
+    /// Waits for what is next. `until_live` says whether the stream is to leave when it is live.
+    pub(crate) async fn step(&mut self, until_live: bool) -> Step {
         loop {
-            if self.is_over {
-                return None;
-            }
-            let heartbeat = self.silent_since + self.inner.settings.stream.heartbeat;
+            let Some(stream) = self.stream.as_mut().filter(|_| !self.is_over) else { return Step::End };
+            let heartbeat = self.silent_since + self.parts.settings.stream.live.heartbeat;
             // Looked at before the stream, which on a busy channel always has something.
             if let Some((_, reason)) = self.end.take_if(|(at, _)| *at <= Instant::now()) {
                 // What is queued goes out first; then the stream says why it ends.
-                self.inner.stream.subscription().close(reason);
+                stream.subscription().close(reason);
             }
             let end = self.end.map(|(at, _)| at);
             tokio::select! {
                 biased;
-                next = self.inner.stream.next(&mut self.items) => {
+                next = stream.next(&mut self.items) => {
                     self.observe();
                     match next {
                         // It has become live, and there is nothing to send.
-                        Ok(()) if self.items.is_empty() => continue,
+                        Ok(()) if self.items.is_empty() => {
+                            if until_live {
+                                return Step::Live;
+                            }
+                        }
                         Ok(()) => {
                             self.silent_since = Instant::now();
-                            return Some(self.encode());
+                            return Step::Bytes(self.encode());
                         }
-                        Err(reason) => return Some(self.closing(reason)),
+                        Err(reason) => return Step::Bytes(self.closing(reason)),
                     }
                 }
                 () = sleep_until(end.unwrap_or(heartbeat)), if end.is_some() => {}
                 () = sleep_until(heartbeat) => {
                     self.silent_since = Instant::now();
-                    return Some(Bytes::from_static(sse::HEARTBEAT));
+                    return Step::Bytes(Bytes::from_static(sse::HEARTBEAT));
                 }
             }
+        }
+    }
+
+    /// Gives the live stream with its socket to a shard.
+    pub(crate) fn hand_over(mut self, socket: Socket) {
+        let Some(stream) = self.stream.take() else { return };
+        let fd = match socket.into_fd() {
+            Ok(fd) => fd,
+            Err(error) => return tracing::error!(%error, "a stream's socket could not be taken from its task"),
+        };
+        let (now, tick) = (Instant::now(), self.parts.clock.tick());
+        let adoption = Adoption {
+            socket: ShardSocket::Tcp(fd),
+            settings: self.parts.settings.stream.live.clone(),
+            ends_at: self.end.map(|(end, reason)| (tick + end.saturating_duration_since(now), reason)),
+            silent_since: tick,
+        };
+        if stream.hand_over(adoption).is_err() {
+            tracing::error!("no shard took a live stream; its client comes back");
         }
     }
 
     fn encode(&mut self) -> Bytes {
         // The usual case costs a reference count: the frame that all subscribers share.
         if let [Item::Live(frame)] = self.items.as_slice() {
-            let bytes = frame.bytes(self.inner.format).clone();
+            let bytes = frame.bytes(self.parts.format).clone();
             self.items.clear();
             return bytes;
         }
@@ -153,44 +217,44 @@ impl Session {
             match item {
                 Item::Connected { cursor } => self.connected(&mut bytes, cursor.as_ref()),
                 Item::Replayed { logged, cursor } => {
-                    bytes.extend_from_slice(&self.inner.format.encode(&cursor, &logged));
+                    bytes.extend_from_slice(&self.parts.format.encode(&cursor, &logged));
                 }
                 Item::Gap { channels, reason, cursor } => {
                     let channels = channels.iter().map(ToString::to_string).collect();
                     sse::write_gap(&mut bytes, &cursor, &Gap { channels, reason: reason.as_str().to_owned() });
                 }
-                Item::Live(frame) => bytes.extend_from_slice(frame.bytes(self.inner.format)),
+                Item::Live(frame) => bytes.extend_from_slice(frame.bytes(self.parts.format)),
             }
         }
         bytes.into()
     }
 
     fn connected(&self, bytes: &mut Vec<u8>, cursor: Option<&Cursor>) {
-        let info = self.inner.stream.info();
+        let Some(info) = self.stream.as_ref().map(Stream::info) else { return };
         let connected = Connected {
             connection: info.id.to_string(),
-            node: self.inner.node.to_string(),
+            node: self.parts.node.to_string(),
             user: info.user.as_ref().map(ToString::to_string),
             channels: info.channels.iter().map(ToString::to_string).collect(),
         };
-        sse::write_retry(bytes, self.inner.settings.stream.random_retry_ms());
+        sse::write_retry(bytes, self.parts.settings.stream.random_retry_ms());
         sse::write_connected(bytes, cursor, &connected);
     }
 
     fn closing(&mut self, reason: CloseReason) -> Bytes {
         self.is_over = true;
-        let retry = Some(self.inner.settings.stream.random_retry_ms());
+        let retry = Some(self.parts.settings.stream.random_retry_ms());
         let mut bytes = Vec::new();
         sse::write_closing(&mut bytes, &Closing { reason: reason.as_str().to_owned(), retry });
         bytes.into()
     }
 
     fn observe(&mut self) {
-        let now = self.inner.clock.now();
+        let now = self.parts.clock.now();
         for item in &self.items {
             match item {
                 Item::Live(frame) => {
-                    self.inner.metrics.delivery_seconds(now.saturating_sub(frame.logged.event.sent_at));
+                    self.parts.hub.counters().delivery.observe(now.saturating_sub(frame.logged.event.sent_at));
                 }
                 Item::Gap { .. } => self.had_gap = true,
                 Item::Connected { .. } | Item::Replayed { .. } => {}
@@ -202,9 +266,9 @@ impl Session {
     /// Counts what came of the client's return once it has all that history had for it. That shows when
     /// something else is written, or at the end.
     fn count_resume(&mut self) {
-        if !self.is_resume_counted && self.inner.stream.is_live() {
+        if !self.is_resume_counted && self.stream.as_ref().is_none_or(Stream::is_live) {
             self.is_resume_counted = true;
-            self.inner.metrics.resumed(if self.had_gap { ResumeOutcome::Gap } else { ResumeOutcome::Complete });
+            self.parts.metrics.resumed(if self.had_gap { ResumeOutcome::Gap } else { ResumeOutcome::Complete });
         }
     }
 }
@@ -213,10 +277,10 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.count_resume();
         if !self.is_resume_counted {
-            self.inner.metrics.resumed(if self.had_gap { ResumeOutcome::Gap } else { ResumeOutcome::Interrupted });
+            self.parts.metrics.resumed(if self.had_gap { ResumeOutcome::Gap } else { ResumeOutcome::Interrupted });
         }
-        let socket_end = self.inner.socket_end.as_ref().and_then(SocketEnd::reason);
-        let subscription = self.inner.stream.subscription();
+        let socket_end = self.parts.socket_end.as_ref().and_then(SocketEnd::reason);
+        let Some(subscription) = self.stream.as_mut().map(Stream::subscription) else { return };
         // A reason of the server's own came first, and the socket's end is its consequence.
         if let Some(reason) = subscription.close_reason().or(socket_end) {
             subscription.ended(reason);

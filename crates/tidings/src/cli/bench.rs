@@ -372,7 +372,8 @@ fn usage(error: anyhow::Error) -> Failure {
 }
 
 fn common(arguments: &CommonArguments) -> Result<Common, Failure> {
-    let client = ClientArguments { url: arguments.url.clone(), api_key: arguments.api_key.clone(), token: None };
+    let client =
+        ClientArguments { url: arguments.url.clone(), api_key: arguments.api_key.clone(), token: None, ca: None };
     let bearer = super::client::credential(&client, |name| std::env::var(name).ok());
     let bearer = bearer.map(|secret| secret.expose().to_owned());
     check_channel_prefix(&arguments.channel_prefix).map_err(usage)?;

@@ -6,7 +6,7 @@ use tidings_core::{
     Namespace, Namespaces,
     ports::{AppendError, Appended, Clock, FeedItem, HistoryEntry, HistoryFrom, HistoryRequest},
 };
-use tidings_hub::Tick;
+use tidings_hub::{Tick, Time};
 use tidings_protocol::{Channel, Data, Epoch, Event, EventType, Millis, Partition, Position};
 
 use super::{Answer, Figures, Sequence, Submitted, Wait};
@@ -17,7 +17,7 @@ use crate::{
 
 struct StandingClock;
 
-impl Clock for StandingClock {
+impl Time for StandingClock {
     fn now(&self) -> Millis {
         1000
     }
@@ -25,7 +25,9 @@ impl Clock for StandingClock {
     fn tick(&self) -> Tick {
         Tick::ZERO
     }
+}
 
+impl Clock for StandingClock {
     fn sleep_until(&self, _tick: Tick) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(std::future::pending())
     }

@@ -8,14 +8,14 @@ use std::{
 
 use parking_lot::Mutex;
 use tidings_core::ports::Clock;
-use tidings_hub::Tick;
+use tidings_hub::{Tick, Time};
 use tidings_protocol::Millis;
 
 #[derive(Default)]
-pub(crate) struct SimClock(Mutex<Time>);
+pub(crate) struct SimClock(Mutex<State>);
 
 #[derive(Default)]
-struct Time {
+struct State {
     now: Millis,
     sleepers: Vec<(Tick, Waker)>,
 }
@@ -32,7 +32,7 @@ impl SimClock {
     }
 }
 
-impl Clock for SimClock {
+impl Time for SimClock {
     fn now(&self) -> Millis {
         self.0.lock().now
     }
@@ -40,7 +40,9 @@ impl Clock for SimClock {
     fn tick(&self) -> Tick {
         Tick::from_millis(self.now())
     }
+}
 
+impl Clock for SimClock {
     fn sleep_until(&self, tick: Tick) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(poll_fn(move |cx| {
             let mut time = self.0.lock();

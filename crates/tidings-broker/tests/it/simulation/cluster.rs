@@ -14,11 +14,11 @@ use tidings_broker::log::{Admission, Change, Floors, LogLimits, PartitionLog, St
 use tidings_core::{
     Namespaces,
     ports::{
-        AppendError, Appended, Broker, BrokerStatus, ChannelState, Clock as _, FeedItem, HistoryFrom, HistoryPage,
-        HistoryRequest, Unavailable,
+        AppendError, Appended, Broker, BrokerStatus, ChannelState, FeedItem, HistoryFrom, HistoryPage, HistoryRequest,
+        Unavailable,
     },
 };
-use tidings_hub::{Interest, Registration};
+use tidings_hub::{Interest, Registration, Time as _};
 use tidings_protocol::{Channel, Cursor, Epoch, Event, LoggedEvent, Partition, Position};
 
 use super::{clock::SimClock, model::Model};

@@ -8,10 +8,9 @@ use tidings_broker::log::{KeyLimits, LogLimits};
 use tidings_core::{
     Namespace, Namespaces, SharedNamespaces,
     feed::Delivery,
-    ports::Clock as _,
     stream::{Resume, Streams},
 };
-use tidings_hub::{ConnectionId, ConnectionInfo, Format, Hub, QueueLimits, Transport};
+use tidings_hub::{ConnectionId, ConnectionInfo, Format, Hub, QueueLimits, Time as _, Transport};
 use tidings_protocol::{
     Channel, CloseReason, Cursor, Data, Epoch, Event, EventType, GapReason, Position, limits::POSITION_MAX,
 };
@@ -237,7 +236,7 @@ impl World {
     fn deliver(&self, node: usize, number: usize) -> bool {
         let item = self.cluster.lock().take_item(node, number);
         let Some(item) = item else { return false };
-        self.nodes[node].delivery.deliver(item);
+        self.nodes[node].delivery.deliver([item]);
         true
     }
 
@@ -283,7 +282,7 @@ impl World {
             transport: Transport::Sse,
             remote: None,
             opened_at: self.clock.now(),
-            channels: client.channels.clone(),
+            channels: client.channels.clone().into(),
         };
         let limits = QueueLimits { max_bytes: 1200, max_events: self.rng.random_range(2..12) };
         let stream = self.nodes[node].streams.open(info, Format::Sse, limits, resume.clone());

@@ -1,26 +1,29 @@
-//! What waits for one subscriber: bounded in bytes and events, conflating, closed for one reason.
-//!
-//! The rule of this file: a queue's frames are in the order of the log, whatever happens. A newer
-//! conflating event therefore joins the tail and never takes the place of the one it replaces: its
-//! cursor would claim events that stand between the two and have not been sent.
+//! A subscriber that a task serves: every stream until it is live, and for good those whose transport
+//! is not a plain socket.
 
-use std::{collections::VecDeque, sync::Arc, task::Waker};
+use std::{sync::Arc, task::Waker};
 
+use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tidings_protocol::{CloseReason, Cursor};
 
 use crate::{
     Tick,
+    connection::ConnectionInfo,
     counters::Counters,
     frame::{Format, SharedFrame},
+    waiting::{Pushed, QueueLimits, Waiting},
 };
 
-/// How much may wait for one subscriber.
-#[derive(Debug, Clone, Copy)]
-pub struct QueueLimits {
-    /// In encoded bytes. One frame is always taken, however large.
-    pub max_bytes: usize,
-    /// In frames.
-    pub max_events: usize,
+pub(crate) struct Session {
+    pub(crate) info: ConnectionInfo,
+    /// Its place in the hub's registry.
+    pub(crate) number: u32,
+    /// Its channels, by their numbers in the hub's index.
+    pub(crate) channels: SmallVec<[u32; 2]>,
+    pub(crate) queue: Mutex<Queue>,
+    /// How many markers must come before its fence can be chosen.
+    pub(crate) awaited: Mutex<usize>,
 }
 
 /// Where a stream stands between history and the feed.
@@ -40,11 +43,7 @@ pub(crate) struct Queue {
     limits: QueueLimits,
     format: Format,
     phase: Phase,
-    frames: VecDeque<Arc<SharedFrame>>,
-    bytes: usize,
-    /// When the frames may be taken although all of them may still be replaced. `None` while one of
-    /// them is ordinary, which flushes the queue in order.
-    flush_at: Option<Tick>,
+    waiting: Waiting,
     close: Option<CloseReason>,
     waker: Option<Waker>,
 }
@@ -57,18 +56,18 @@ pub(crate) enum Ready {
     Nothing(Option<Tick>),
 }
 
+impl Session {
+    pub(crate) fn close(&self, reason: CloseReason) {
+        let waker = self.queue.lock().close(reason);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
 impl Queue {
     pub(crate) fn new(limits: QueueLimits, format: Format) -> Self {
-        Self {
-            limits,
-            format,
-            phase: Phase::Opening,
-            frames: VecDeque::new(),
-            bytes: 0,
-            flush_at: None,
-            close: None,
-            waker: None,
-        }
+        Self { limits, format, phase: Phase::Opening, waiting: Waiting::default(), close: None, waker: None }
     }
 
     /// The fence has been chosen: history up to it, the feed from there on.
@@ -93,6 +92,11 @@ impl Queue {
         !overrun
     }
 
+    /// What a shard goes on with, once the stream is live.
+    pub(crate) fn hand_over(&mut self) -> Option<(Waiting, Format, Option<CloseReason>)> {
+        matches!(self.phase, Phase::Live).then(|| (std::mem::take(&mut self.waiting), self.format, self.close))
+    }
+
     /// Appends a live frame and returns whom to wake.
     pub(crate) fn push(&mut self, frame: &Arc<SharedFrame>, now: Tick, counters: &Counters) -> Option<Waker> {
         if self.close.is_some() {
@@ -108,45 +112,15 @@ impl Queue {
             }
             Phase::Live => {}
         }
-        // Before one is replaced: that a newer one takes over must not postpone the window's end.
-        let was_empty = self.frames.is_empty();
-        self.drop_replaced_by(frame, counters);
-        let bytes = frame.bytes(self.format).len();
-        let fits = self.frames.len() < self.limits.max_events && self.bytes + bytes <= self.limits.max_bytes;
-        if !fits && !self.frames.is_empty() {
-            return self.on_overflow(counters);
-        }
-        let window_ends = (!frame.conflate_window.is_zero()).then(|| now + frame.conflate_window);
-        self.flush_at = match window_ends {
-            None => None,
-            Some(ends) if was_empty => Some(ends),
-            // The first of them set the time; later ones must not postpone it.
-            Some(_) => self.flush_at,
-        };
-        self.frames.push_back(frame.clone());
-        self.bytes += bytes;
-        // A transport that already waits for the window's end need not be told of more of the same.
-        if was_empty || self.flush_at.is_none() { self.waker.take() } else { None }
-    }
-
-    fn drop_replaced_by(&mut self, newer: &SharedFrame, counters: &Counters) {
-        if newer.logged.event.conflate.is_none() {
-            return;
-        }
-        // There is at most one, as each that joined removed its elder; likely near the tail.
-        if let Some(at) = self.frames.iter().rposition(|older| newer.replaces(older))
-            && let Some(older) = self.frames.remove(at)
-        {
-            self.bytes -= older.bytes(self.format).len();
-            counters.conflated.add(1);
+        match self.waiting.push(frame, self.format, self.limits, now, counters) {
+            Pushed::Waits { is_news: true } => self.waker.take(),
+            Pushed::Waits { is_news: false } => None,
+            Pushed::NoRoom => self.on_overflow(counters),
         }
     }
 
     fn on_overflow(&mut self, counters: &Counters) -> Option<Waker> {
-        let dropped = self.frames.len() + 1;
-        self.frames = VecDeque::new();
-        self.bytes = 0;
-        self.flush_at = None;
+        let dropped = self.waiting.clear(self.format) + 1;
         if let Phase::CatchingUp { overrun, .. } = &mut self.phase {
             // History has them; nothing is lost.
             *overrun = true;
@@ -158,27 +132,11 @@ impl Queue {
 
     /// Moves frames of up to about `max_bytes` (and at least one) to the transport.
     pub(crate) fn take(&mut self, now: Tick, max_bytes: usize, frames: &mut Vec<Arc<SharedFrame>>) -> Ready {
-        let is_live = matches!(self.phase, Phase::Live);
-        if is_live && !self.frames.is_empty() {
-            match self.flush_at {
-                Some(at) if now < at && self.close.is_none() => return Ready::Nothing(Some(at)),
-                _ => {}
+        if matches!(self.phase, Phase::Live) && !self.waiting.is_empty() {
+            if let Some(at) = self.waiting.flush_at().filter(|at| now < *at && self.close.is_none()) {
+                return Ready::Nothing(Some(at));
             }
-            let mut taken = 0;
-            while let Some(frame) = self.frames.front() {
-                let bytes = frame.bytes(self.format).len();
-                if taken > 0 && taken + bytes > max_bytes {
-                    break;
-                }
-                taken += bytes;
-                frames.extend(self.frames.pop_front());
-            }
-            self.bytes -= taken;
-            if self.frames.is_empty() {
-                self.flush_at = None;
-                // Give back what a burst needed.
-                self.frames.shrink_to(16);
-            }
+            self.waiting.take(self.format, max_bytes, frames);
             return Ready::Frames;
         }
         match self.close {
@@ -205,6 +163,6 @@ impl Queue {
     }
 
     pub(crate) fn waiting(&self) -> (usize, usize) {
-        (self.frames.len(), self.bytes)
+        (self.waiting.len(), self.waiting.bytes(self.format))
     }
 }
