@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run setup test fmt lint doc tidy unit stress
+.PHONY: help run setup test fmt lint doc tidy unit stress bench
 
 CARGO ?= cargo
 # Where cargo puts the server, for tests that start it.
@@ -19,6 +19,8 @@ help:
 	@echo 'make tidy    the shape of the workspace'
 	@echo 'make unit    all tests'
 	@echo 'make stress  the long crash-and-resume run'
+	@echo 'make bench   compare with others on this machine, and write docs/benchmarks.md; QUICK=1 for a look in a few minutes,'
+	@echo '             STRESS=1 for the stress run too, SECTIONS="broadcast idle" for some of it'
 
 run:
 	$(CARGO) run --release --locked -- serve --dev
@@ -59,3 +61,9 @@ unit:
 stress:
 	$(CARGO) build --release --locked
 	$(CARGO) run --release --locked -p tidings-testkit --bin stress -- --binary '$(TARGET_DIR)/release/tidings'
+
+# Everything that is measured is built as users build it: the release profile.
+bench:
+	@bench/setup
+	$(CARGO) build --release --locked -p tidings -p bench-suite $(if $(STRESS),-p tidings-testkit)
+	'$(TARGET_DIR)/release/bench-suite' $(or $(SECTIONS),all) $(if $(QUICK),--quick) $(if $(STRESS),--stress)
