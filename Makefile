@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run setup test fmt lint doc tidy unit stress sanitize
+.PHONY: help run setup test fmt lint doc tidy unit stress sanitize bench
 
 CARGO ?= cargo
 # Where cargo puts the server, for tests that start it.
@@ -20,6 +20,8 @@ help:
 	@echo 'make unit      all tests'
 	@echo 'make stress    the long crash-and-resume run'
 	@echo 'make sanitize  the crate with unsafe code under the address sanitizer'
+	@echo 'make bench     compare with others on this machine, and write docs/benchmarks.md; QUICK=1 for a look in a few minutes,'
+	@echo '               STRESS=1 for the stress run too, SECTIONS="broadcast idle" for some of it'
 
 run:
 	$(CARGO) run --release --locked -- serve --dev
@@ -68,3 +70,9 @@ sanitize:
 	  exit 1; }
 	RUSTFLAGS='-Zsanitizer=address' $(CARGO) +nightly test -p tidings-hub --lib --tests --locked \
 	  --target x86_64-unknown-linux-gnu
+
+# Everything that is measured is built as users build it: the release profile.
+bench:
+	@bench/setup
+	$(CARGO) build --release --locked -p tidings -p bench-suite $(if $(STRESS),-p tidings-testkit)
+	'$(TARGET_DIR)/release/bench-suite' $(or $(SECTIONS),all) $(if $(QUICK),--quick) $(if $(STRESS),--stress)

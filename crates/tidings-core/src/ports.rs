@@ -4,9 +4,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 
 use async_trait::async_trait;
 use tidings_hub::{Interest, Registration, Tick, Time};
-use tidings_protocol::{
-    Channel, Cursor, Event, EventId, GapReason, LoggedEvent, Partition, PartitionCursor, Position,
-};
+use tidings_protocol::{Channel, Cursor, Event, EventId, GapReason, LoggedEvent, Partition, PartitionCursor, Position};
 
 /// The time, as the domain is told it.
 pub trait Clock: Time + 'static {

@@ -31,6 +31,7 @@ pub mod rate_limit;
 pub mod server;
 pub mod settings;
 mod socket;
+pub mod tls;
 pub mod transport;
 
 pub use app::{App, AppParts};

@@ -17,7 +17,7 @@ use tidings_core::{ports::Broker, stream::Streams};
 use tidings_hub::{Hub, Transport, counters::DELIVERY_BOUNDS_MILLIS};
 use tidings_protocol::CloseReason;
 
-use crate::auth::Authenticator;
+use crate::{auth::Authenticator, tls::Handshake};
 
 /// What became of a client that came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,6 +41,11 @@ struct OutcomeLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HandshakeLabel {
+    outcome: Handshake,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CodeLabel {
     code: &'static str,
 }
@@ -59,6 +64,17 @@ impl EncodeLabelValue for ResumeOutcome {
     }
 }
 
+impl EncodeLabelValue for Handshake {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        let word = match self {
+            Self::Complete => "complete",
+            Self::Failed => "failed",
+            Self::TimedOut => "timeout",
+        };
+        EncodeLabelValue::encode(&word, encoder)
+    }
+}
+
 /// What is counted on the way; the rest is read from its owners when metrics are asked for.
 pub struct Metrics {
     registry: Registry,
@@ -66,6 +82,7 @@ pub struct Metrics {
     duplicates: Family<NamespaceLabel, Counter>,
     refused: Family<CodeLabel, Counter>,
     resumes: Family<OutcomeLabel, Counter>,
+    handshakes: Family<HandshakeLabel, Counter>,
 }
 
 impl Metrics {
@@ -96,13 +113,18 @@ impl Metrics {
             drop(resumes.get_or_create(&OutcomeLabel { outcome }));
         }
         registry.register("resume", "Streams that came back with a cursor, by outcome", resumes.clone());
+        let handshakes = Family::<HandshakeLabel, Counter>::default();
+        for outcome in [Handshake::Complete, Handshake::Failed, Handshake::TimedOut] {
+            drop(handshakes.get_or_create(&HandshakeLabel { outcome }));
+        }
+        registry.register("tls_handshakes", "TLS handshakes, by outcome", handshakes.clone());
         registry.register(
             "build",
             "The running version",
             prometheus_client::metrics::info::Info::new([("version", version)]),
         );
         registry.register_collector(Box::new(Observed { hub, broker, authenticator }));
-        Self { registry, published, duplicates, refused, resumes }
+        Self { registry, published, duplicates, refused, resumes, handshakes }
     }
 
     /// An event was accepted.
@@ -119,6 +141,11 @@ impl Metrics {
     /// A client came back.
     pub fn resumed(&self, outcome: ResumeOutcome) {
         self.resumes.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// A client wanted TLS.
+    pub(crate) fn handshake(&self, outcome: Handshake) {
+        self.handshakes.get_or_create(&HandshakeLabel { outcome }).inc();
     }
 
     /// All metrics in the OpenMetrics text format.

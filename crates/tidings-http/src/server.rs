@@ -22,7 +22,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
-use crate::{app::App, socket::Socket, transport::handoff::OfferSlot};
+use crate::{app::App, socket::Socket, tls::Tls, transport::handoff::OfferSlot};
+
+mod http1_over;
+mod http2;
+mod preface;
+mod protocol;
 
 /// Sockets beyond the streams: requests of backends, and streams that are being told to come back.
 const SPARE_SOCKETS: usize = 1024;
@@ -36,10 +41,30 @@ const CLOSE_POLL: Duration = Duration::from_millis(10);
 /// How long to wait when the process has no descriptor left: until some connection has ended.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until `shutdown`, drains, and returns when every connection has ended.
-pub async fn serve(app: Arc<App>, router: Router, listener: TcpListener, shutdown: CancellationToken) {
+/// What every connection is served with.
+#[derive(Clone)]
+struct Shared {
+    app: Arc<App>,
+    router: Router,
+    tls: Option<Arc<Tls>>,
+    /// Streams are being told to come back.
+    draining: CancellationToken,
+    /// They have been told; what is answered still may take its time.
+    closing: CancellationToken,
+}
+
+/// Serves until `shutdown`, drains, and returns when every connection has ended. With `tls`, the
+/// listener speaks nothing else.
+pub async fn serve(
+    app: Arc<App>,
+    router: Router,
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    shutdown: CancellationToken,
+) {
     let connections = TaskTracker::new();
     let closing = CancellationToken::new();
+    let shared = Shared { app: app.clone(), router, tls, draining: shutdown.clone(), closing: closing.clone() };
     let drained = async {
         shutdown.cancelled().await;
         app.drain().await;
@@ -66,10 +91,7 @@ pub async fn serve(app: Arc<App>, router: Router, listener: TcpListener, shutdow
             app.metrics.refused("too_many_sockets");
             continue;
         }
-        let (app, router, closing) = (app.clone(), router.clone(), closing.clone());
-        connections.spawn(async move {
-            serve_connection(&app, router, stream, peer, closing).await;
-        });
+        connections.spawn(protocol::serve(shared.clone(), stream, peer));
     }
     drop(listener);
     closing.cancel();
@@ -117,6 +139,8 @@ async fn serve_connection(app: &App, router: Router, stream: TcpStream, peer: So
         .timer(TokioTimer::new())
         .header_read_timeout(settings.header_timeout)
         .max_buf_size(settings.limits.head_max_bytes)
+        // Answers are short: one buffer is cheaper to send than two.
+        .writev(false)
         .serve_connection(TokioIo::new(socket), service);
     let mut closed = pin!(closing.cancelled().fuse());
     let offer = poll_fn(|cx| {

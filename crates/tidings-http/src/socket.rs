@@ -31,7 +31,17 @@ const LINGER_MAX: Duration = Duration::from_secs(5);
 /// How a connection ended, as far as its socket says. Requests carry it, so that a stream whose body
 /// is dropped knows why.
 #[derive(Debug, Clone, Default)]
-pub struct SocketEnd(Arc<Shared>);
+pub struct SocketEnd {
+    shared: Arc<Shared>,
+    /// What carries the stream, where that carries others too and may end later.
+    carrier: Option<Arc<dyn Carrier>>,
+}
+
+/// A connection that carries several streams.
+pub(crate) trait Carrier: std::fmt::Debug + Send + Sync {
+    /// Why it ended, or why its streams must, if there is a reason.
+    fn reason(&self) -> Option<CloseReason>;
+}
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -42,14 +52,21 @@ struct Shared {
 }
 
 impl SocketEnd {
+    /// That of one stream among others on a connection.
+    pub(crate) fn carried_by(carrier: Arc<dyn Carrier>) -> Self {
+        Self { shared: Arc::default(), carrier: Some(carrier) }
+    }
+
     /// The reason, once there is one.
     pub(crate) fn reason(&self) -> Option<CloseReason> {
-        usize::from(self.0.reason.load(Relaxed)).checked_sub(1).and_then(|at| CloseReason::ALL.get(at).copied())
+        let own = usize::from(self.shared.reason.load(Relaxed)).checked_sub(1);
+        let own = own.and_then(|at| CloseReason::ALL.get(at).copied());
+        own.or_else(|| self.carrier.as_ref()?.reason())
     }
 
     /// The first that is seen stays: what follows is the consequence.
     pub(crate) fn set(&self, reason: CloseReason) {
-        let _already_set = self.0.reason.compare_exchange(0, reason as u8 + 1, Relaxed, Relaxed);
+        let _already_set = self.shared.reason.compare_exchange(0, reason as u8 + 1, Relaxed, Relaxed);
     }
 
     fn on_error(&self, error: &io::Error) {
@@ -58,7 +75,7 @@ impl SocketEnd {
 
     /// Whether bytes wait that the kernel has not taken.
     pub(crate) fn is_write_blocked(&self) -> bool {
-        self.0.is_write_blocked.load(Relaxed)
+        self.shared.is_write_blocked.load(Relaxed)
     }
 }
 
@@ -101,7 +118,7 @@ impl Socket {
     }
 
     fn on_write(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        self.end.0.is_write_blocked.store(written.is_pending(), Relaxed);
+        self.end.shared.is_write_blocked.store(written.is_pending(), Relaxed);
         match written {
             Poll::Ready(result) => {
                 self.deadline = None;

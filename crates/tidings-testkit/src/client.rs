@@ -1,8 +1,8 @@
-//! One event stream, over HTTP/1.1 and our own parser.
+//! One event stream, over HTTP and our own parser.
 
-use std::{collections::VecDeque, net::SocketAddr, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::{HeaderMap, Method, body::Incoming};
@@ -10,9 +10,12 @@ use tidings_protocol::{
     envelope::Connected,
     sse::{Parsed, Parser},
 };
-use tokio::time::timeout;
+use tokio::{sync::Mutex, time::timeout};
 
-use crate::http::{Connection, request};
+use crate::{
+    endpoint::Endpoint,
+    http::{Connection, request},
+};
 
 /// Longest block that is taken: far above what the server sends by default.
 const BLOCK_MAX_BYTES: usize = 8 << 20;
@@ -31,7 +34,7 @@ pub struct Received {
     pub id: String,
 }
 
-/// An open stream. Dropping it closes the connection.
+/// An open stream. Dropping it closes the connection, unless another stream is on that.
 #[derive(Debug)]
 pub struct SseClient {
     status: u16,
@@ -42,22 +45,44 @@ pub struct SseClient {
     last_id: String,
     retry_ms: Option<u64>,
     raw: Vec<u8>,
-    _connection: Connection,
+    endpoint: Endpoint,
+    connection: Arc<Mutex<Connection>>,
 }
+
+/// A connection whose stream the client has given up. On HTTP/1.1 that was its end; on HTTP/2 it is open
+/// until this is dropped.
+#[derive(Debug)]
+pub struct Abandoned(#[expect(dead_code, reason = "it is held")] Arc<Mutex<Connection>>);
 
 impl SseClient {
     /// Sends the request and reads the head of the answer, whatever its status.
     ///
     /// `path` may have a query. `accept: text/event-stream` is sent unless `headers` has an `accept`.
-    pub async fn connect(addr: SocketAddr, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<Self> {
+    pub async fn connect(endpoint: impl Into<Endpoint>, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let endpoint = endpoint.into();
+        let connection = Arc::new(Mutex::new(Connection::open(&endpoint).await?));
+        Self::open(endpoint, connection, path, headers).await
+    }
+
+    /// The same on the connection of this stream, which has to be HTTP/2.
+    pub async fn beside(&self, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<Self> {
+        ensure!(self.endpoint.way().is_http2(), "HTTP/1.1 carries one stream at a time");
+        Self::open(self.endpoint.clone(), self.connection.clone(), path, headers).await
+    }
+
+    async fn open(
+        endpoint: Endpoint,
+        connection: Arc<Mutex<Connection>>,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let mut owned: Vec<(String, String)> =
             headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         if !owned.iter().any(|(name, _)| name.eq_ignore_ascii_case("accept")) {
             owned.push(("accept".to_owned(), "text/event-stream".to_owned()));
         }
-        let mut connection = Connection::open(addr).await?;
-        let request = request(addr, Method::GET, path, &owned, Bytes::new())?;
-        let (head, body) = connection.send(request).await?.into_parts();
+        let request = request(&endpoint, Method::GET, path, &owned, Bytes::new())?;
+        let (head, body) = connection.lock().await.send(request).await?.into_parts();
         Ok(Self {
             status: head.status.as_u16(),
             headers: head.headers,
@@ -67,8 +92,16 @@ impl SseClient {
             last_id: String::new(),
             retry_ms: None,
             raw: Vec::new(),
-            _connection: connection,
+            endpoint,
+            connection,
         })
+    }
+
+    /// Gives the stream up without ending its connection where that can be, which is on HTTP/2
+    /// (`RST_STREAM`).
+    pub fn abandon(self) -> Abandoned {
+        drop(self.body);
+        Abandoned(self.connection)
     }
 
     /// The status of the answer.

@@ -5,6 +5,7 @@
 //! TCP like everybody else, so that a test written with it is a test of the contract.
 //!
 //! - [`process`]: `tidings serve` on a free port, in a directory of its own, killed on drop.
+//! - [`endpoint`]: the ways to it, cleartext or TLS, HTTP/1.1 or HTTP/2; [`certificates`]: whom to trust.
 //! - [`proxy`]: loses connections on purpose, at any byte.
 //! - [`client`]: one event stream; [`resuming`]: one that comes back for ever; [`publisher`]: a backend
 //!   that repeats until it is acknowledged.
@@ -15,7 +16,9 @@
 //! - [`wait`]: the only place that sleeps.
 
 pub mod browsers;
+pub mod certificates;
 pub mod client;
+pub mod endpoint;
 pub mod host;
 pub mod http;
 pub mod model;

@@ -14,7 +14,13 @@ use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{http::HttpClient, port::Port, wait};
+use crate::{
+    certificates::Authority,
+    endpoint::{Endpoint, Way},
+    http::HttpClient,
+    port::Port,
+    wait,
+};
 
 /// How long a server may take to become ready. It takes well under a second; a machine that is
 /// compiling something else may be slow.
@@ -32,6 +38,7 @@ pub struct ServerOptions {
     binary: Option<PathBuf>,
     config: String,
     is_on_all_interfaces: bool,
+    is_tls: bool,
     args: Vec<String>,
     env: Vec<(String, String)>,
 }
@@ -57,6 +64,12 @@ impl ServerOptions {
         self
     }
 
+    /// Speaks TLS, with a certificate that the server's own authority has signed.
+    pub fn tls(mut self) -> Self {
+        self.is_tls = true;
+        self
+    }
+
     /// One more argument after `serve --config FILE`.
     pub fn arg(mut self, arg: impl Into<String>) -> Self {
         self.args.push(arg.into());
@@ -79,6 +92,7 @@ pub struct TidingsServer {
     options: ServerOptions,
     binary: PathBuf,
     port: Port,
+    authority: Option<Authority>,
     running: Option<Running>,
     dir: TempDir,
 }
@@ -100,12 +114,20 @@ impl TidingsServer {
         };
         let dir = tempfile::Builder::new().prefix("tidings-test-").tempdir()?;
         let port = Port::reserve()?;
-        let mut server = Self { options, binary, port, running: None, dir };
+        let authority = options.is_tls.then(Authority::new).transpose()?;
+        let mut server = Self { options, binary, port, authority, running: None, dir };
         let mut listen = server.addr();
         if server.options.is_on_all_interfaces {
             listen.set_ip(std::net::Ipv4Addr::UNSPECIFIED.into());
         }
-        let config = format!("listen = \"{listen}\"\ndata_dir = {:?}\n{}", server.data_dir(), server.options.config);
+        let mut config =
+            format!("listen = \"{listen}\"\ndata_dir = {:?}\n{}", server.data_dir(), server.options.config);
+        if let Some(authority) = &server.authority {
+            let (cert, key) = server.certificate_paths();
+            authority.write(&cert, &key)?;
+            std::fs::write(server.authority_path(), authority.pem())?;
+            config.push_str(&format!("\n[tls]\ncert = {cert:?}\nkey = {key:?}\n"));
+        }
         std::fs::write(server.config_path(), config)?;
         server.launch().await?;
         Ok(server)
@@ -116,9 +138,33 @@ impl TidingsServer {
         SocketAddr::from(([127, 0, 0, 1], self.port.number()))
     }
 
+    /// A way to it. One over TLS needs a server that speaks it, and one in cleartext a server that does not.
+    pub fn endpoint(&self, way: Way) -> Endpoint {
+        // A new authority makes valid roots, or the server would not have been started with it.
+        let trust = self.authority.as_ref().and_then(|authority| authority.trust().ok());
+        Endpoint::new(self.addr(), way, trust)
+    }
+
     /// A URL of it; `path` begins with `/`.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.addr())
+        let scheme = if self.options.is_tls { "https" } else { "http" };
+        format!("{scheme}://{}{path}", self.addr())
+    }
+
+    /// Its certificate and its key, where it speaks TLS.
+    pub fn certificate_paths(&self) -> (PathBuf, PathBuf) {
+        (self.dir.path().join("cert.pem"), self.dir.path().join("key.pem"))
+    }
+
+    /// The certificate of the authority that signed that.
+    pub fn authority_path(&self) -> PathBuf {
+        self.dir.path().join("authority.pem")
+    }
+
+    /// Has its authority sign another certificate in place of the one that it has.
+    pub fn renew_certificate(&self) -> anyhow::Result<()> {
+        let (cert, key) = self.certificate_paths();
+        self.authority.as_ref().context("the server speaks no TLS")?.write(&cert, &key)
     }
 
     /// Its data directory.
@@ -231,14 +277,15 @@ impl TidingsServer {
     }
 
     async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
-        let addr = self.addr();
+        let endpoint = self.endpoint(if self.options.is_tls { Way::Http1Tls } else { Way::Http1 });
         let running = self.running.as_mut().context("the server is not running")?;
         let ready = wait::until("/readyz answers 200", START_LIMIT, async || {
             if let Ok(Some(status)) = running.child.try_wait() {
                 return Some(Err(status));
             }
-            let asked =
-                wait::within("an answer", Duration::from_secs(5), async { HttpClient::new(addr).get("/readyz").await });
+            let asked = wait::within("an answer", Duration::from_secs(5), async {
+                HttpClient::new(endpoint.clone()).get("/readyz").await
+            });
             matches!(asked.await, Ok(Ok(answer)) if answer.status == 200).then_some(Ok(()))
         });
         match ready.await {

@@ -1,6 +1,6 @@
 //! A backend that publishes over HTTP and repeats what was not acknowledged.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
 use crate::{
+    endpoint::Endpoint,
     http::{Answer, HttpClient},
     wait,
 };
@@ -42,10 +43,10 @@ enum Failure {
 }
 
 impl Publisher {
-    /// A publisher to this address, with an API key or none.
-    pub fn new(addr: SocketAddr, api_key: Option<&str>) -> Self {
+    /// A publisher to this server, with an API key or none.
+    pub fn new(endpoint: impl Into<Endpoint>, api_key: Option<&str>) -> Self {
         let authorization = api_key.map(|key| format!("Bearer {key}"));
-        Self { client: HttpClient::new(addr), authorization, attempts: 0 }
+        Self { client: HttpClient::new(endpoint), authorization, attempts: 0 }
     }
 
     /// How many requests it has made.

@@ -14,6 +14,7 @@ use tidings_http::{
     client_address::TrustedProxies,
     rate_limit::{RateLimitConfig, RateLimiter},
     settings::{Limits, Settings, StreamSettings},
+    tls::Tls,
 };
 use tidings_hub::{Hub, LiveSettings, QueueLimits, Shards, Time};
 use tidings_protocol::publish::{Publish, PublishError, PublishLimits};
@@ -53,6 +54,7 @@ pub struct Tidings {
     app: Arc<App>,
     broker: Arc<EmbeddedBroker>,
     namespaces: SharedNamespaces,
+    tls: Option<Arc<Tls>>,
     config: Config,
     is_dev: bool,
     stop: CancellationToken,
@@ -69,7 +71,7 @@ pub struct Builder {
 
 impl Builder {
     /// Uses this configuration instead of the defaults. `listen` and `log` in it are for `tidings serve`:
-    /// an application has a listener and a log of its own.
+    /// an application has a listener and a log of its own. `tls` is for [`Tidings::serve`].
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
         self
@@ -114,6 +116,7 @@ impl Tidings {
 
     async fn start(config: Config, is_dev: bool) -> anyhow::Result<Self> {
         let namespaces = namespaces(&config).shared();
+        let tls = config.tls.files().map(|(cert, key)| Tls::load(cert, key)).transpose()?.map(Arc::new);
         let clock = Arc::new(SystemClock::new());
         let (broker, feed): (_, EmbeddedFeed) =
             EmbeddedBroker::open(embedded_config(&config), namespaces.clone(), clock.clone())
@@ -143,7 +146,7 @@ impl Tidings {
         let stop = CancellationToken::new();
         let delivery = Delivery { hub, namespaces: namespaces.clone(), clock };
         let tasks = vec![tokio::spawn(delivery.run(feed)), tokio::spawn(authenticator.run(stop.clone()))];
-        Ok(Self { app, broker, namespaces, config, is_dev, stop, tasks, shards })
+        Ok(Self { app, broker, namespaces, tls, config, is_dev, stop, tasks, shards })
     }
 
     /// All routes: the API under `/v1`, `/docs` and `/openapi.json`, the page at `/`, `/healthz`,
@@ -201,9 +204,10 @@ impl Tidings {
 
     /// Serves on the listener until `shutdown`, drains, and ends when every connection has. What is
     /// left to do then is [`close`](Self::close). Unlike `axum::serve` it watches the sockets, so that
-    /// clients that are gone without a word are found ([`StreamConfig`](crate::config::StreamConfig)).
+    /// clients that are gone without a word are found ([`StreamConfig`](crate::config::StreamConfig)), and
+    /// speaks TLS, if that is configured, and HTTP/2.
     pub fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> impl Future<Output = ()> + use<> {
-        tidings_http::serve(self.app.clone(), self.router(), listener, shutdown)
+        tidings_http::serve(self.app.clone(), self.router(), listener, self.tls.clone(), shutdown)
     }
 
     /// Ends the streams over the drain window. For applications that own the listener;
@@ -223,11 +227,11 @@ impl Tidings {
     }
 
     /// Takes what can be changed from a newly read configuration: credentials, namespaces, limits,
-    /// stream settings, CORS, proxies. Names what has changed but needs a restart.
+    /// stream settings, CORS, proxies, the certificate, whose files are read again. Names what has changed but needs a restart.
     ///
     /// # Errors
     ///
-    /// When no credentials are left, or a key cannot be read; then nothing has changed.
+    /// When no credentials are left, or a key or a certificate cannot be read; then nothing has changed.
     pub fn reload(&mut self, mut config: Config) -> anyhow::Result<Vec<&'static str>> {
         if self.is_dev {
             config.apply_dev(&DevSecrets::load_or_create(&self.config.data_dir)?)?;
@@ -235,7 +239,14 @@ impl Tidings {
             check_credentials(&config)?;
         }
         let (auth, proxies) = (auth_config(&config)?, trusted_proxies(&config)?);
+        let new_tls = match (&self.tls, config.tls.files()) {
+            (Some(_), Some((cert, key))) => Some(Tls::load(cert, key)?),
+            _ => None,
+        };
         self.app.authenticator.reload(&auth)?;
+        if let (Some(tls), Some(new)) = (&self.tls, new_tls) {
+            tls.replace_by(new);
+        }
         self.app.trusted_proxies.store(Arc::new(proxies));
         self.app.rate_limiter.reload(rate_limits(&config));
         self.app.replace_settings(settings(&config, self.is_dev));
@@ -247,6 +258,8 @@ impl Tidings {
             ("broker", old.broker != self.config.broker),
             ("server.shards", old.server.shards != self.config.server.shards),
             ("log", old.log != self.config.log),
+            // A certificate can be replaced; whether there is one is a matter of what the port speaks.
+            ("tls", old.tls.files().is_some() != self.config.tls.files().is_some()),
         ];
         Ok(needs_restart.into_iter().filter(|(_, has_changed)| *has_changed).map(|(key, _)| key).collect())
     }

@@ -52,7 +52,7 @@ fn is_rust(path: &str) -> bool {
 
 /// An integration test of a crate.
 fn is_test(path: &str) -> bool {
-    is_rust(path) && path.starts_with("crates/") && path.contains("/tests/")
+    is_rust(path) && (path.starts_with("crates/") || path.starts_with("bench/")) && path.contains("/tests/")
 }
 
 pub(super) fn check(root: &Path, findings: &mut Findings) -> anyhow::Result<()> {

@@ -130,8 +130,7 @@ pub(crate) enum Step {
 
 impl Session {
     fn new(sse: SseStream) -> Self {
-        let SseStream { stream, format, settings, node, is_resume, expires_in, socket_end, metrics, hub, clock } =
-            sse;
+        let SseStream { stream, format, settings, node, is_resume, expires_in, socket_end, metrics, hub, clock } = sse;
         let now = Instant::now();
         let max_age = settings.stream.random_max_age();
         Self {

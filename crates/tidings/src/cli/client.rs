@@ -1,8 +1,8 @@
 //! What the commands that talk to a server have in common.
 
-use std::time::Duration;
+use std::{io::Read as _, path::Path, time::Duration};
 
-use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 
 use super::{ClientArguments, Exit, Failure};
@@ -17,6 +17,9 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration:
 
 /// Most of an answer that is kept. Answers are short, but the server may be anything.
 const ANSWER_MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// Largest file of certificates. All that a system trusts take some 200 KiB.
+const CA_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
 const TOKEN_VARIABLE: &str = "TIDINGS_TOKEN";
 const API_KEY_VARIABLE: &str = "TIDINGS_API_KEY";
@@ -58,6 +61,8 @@ impl Server {
         if url.scheme() == "http" {
             // Without TLS no certificates are needed, and an image without any is no reason to fail.
             client = client.tls_certs_only([]);
+        } else if let Some(path) = &arguments.ca {
+            client = client.tls_certs_merge(certificates(path)?);
         }
         if is_local {
             // A proxy has another idea of which machine this is.
@@ -101,6 +106,23 @@ impl Server {
     /// The server as it is named to people; its URL could hold a password.
     pub(super) fn origin(&self) -> String {
         self.url.origin().ascii_serialization()
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<Certificate>, Failure> {
+    let refused = |error: &dyn std::error::Error| {
+        Failure::of(Exit::Usage, format_args!("--ca {} is not accepted", path.display()), error)
+    };
+    let mut pem = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(CA_MAX_BYTES).read_to_end(&mut pem));
+    read.map_err(|error| refused(&error))?;
+    match Certificate::from_pem_bundle(&pem) {
+        Ok(certificates) if certificates.is_empty() => {
+            let text = format!("--ca {} is not accepted: it holds no certificate in PEM", path.display());
+            Err(Failure::new(Exit::Usage, text))
+        }
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(refused(&error)),
     }
 }
 
@@ -177,7 +199,7 @@ mod tests {
     use super::*;
 
     fn server(url: &str) -> Result<Server, Failure> {
-        Server::new(&ClientArguments { url: url.to_owned(), api_key: None, token: None })
+        Server::new(&ClientArguments { url: url.to_owned(), api_key: None, token: None, ca: None })
     }
 
     #[test]
@@ -193,7 +215,7 @@ mod tests {
     #[test]
     fn what_the_command_line_says_comes_before_the_environment() {
         let set = |name: &str| Some(format!("{name} is set"));
-        let mut arguments = ClientArguments { url: String::new(), api_key: None, token: None };
+        let mut arguments = ClientArguments { url: String::new(), api_key: None, token: None, ca: None };
         assert_eq!(credential(&arguments, |_| None), None);
         assert_eq!(credential(&arguments, |_| Some(String::new())), None);
         assert_eq!(credential(&arguments, set), Some(Secret::new("TIDINGS_TOKEN is set")));

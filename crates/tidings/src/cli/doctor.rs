@@ -4,9 +4,10 @@ use std::{
     fmt,
     io::{IsTerminal as _, Write as _},
     path::Path,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use reqwest::Client;
 use rustix::process::{Resource, getrlimit};
 use tidings_broker::embedded;
 
@@ -18,6 +19,10 @@ const DISK_SPARE_BYTES: u64 = 1 << 30;
 
 /// How long a server may take to answer that it is ready.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A certificate that ends sooner than this has missed its renewal: those that are renewed by
+/// themselves are at a third of their life, which is 90 days at the most usual authority.
+const CERTIFICATE_SPARE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// What was found of one thing.
 struct Finding {
@@ -55,6 +60,7 @@ pub(crate) async fn run(arguments: &DoctorArguments) -> Result<(), Failure> {
         disk(&config.data_dir),
         open_files(config.limits.max_connections),
     ];
+    findings.extend(certificate(&config));
     findings.extend(jwks(&config).await);
     findings.push(server(&config).await);
 
@@ -158,24 +164,48 @@ fn open_files(streams: usize) -> Finding {
 
 async fn jwks(config: &Config) -> Option<Finding> {
     let url = config.auth.jwks_url.as_ref()?;
-    Some(match get(url).await {
+    Some(match get(&Client::new(), url).await {
         Ok((200, _)) => finding(Verdict::Good, "JWKS", "can be fetched"),
         Ok((status, _)) => finding(Verdict::Bad, "JWKS", format!("auth.jwks_url answers {status}")),
         Err(error) => finding(Verdict::Bad, "JWKS", format!("auth.jwks_url cannot be fetched: {error:#}")),
     })
 }
 
+/// When the certificate ends. That it can be read and is the key's has been seen with the configuration.
+fn certificate(config: &Config) -> Option<Finding> {
+    let (path, _) = config.tls.files()?;
+    let ends_at = std::fs::read(path).ok().and_then(|pem| {
+        let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).ok()?;
+        let not_after = pem.parse_x509().ok()?.validity().not_after.timestamp();
+        Some(UNIX_EPOCH + Duration::from_secs(not_after.try_into().unwrap_or_default()))
+    });
+    let Some(ends_at) = ends_at else {
+        return Some(finding(Verdict::Doubtful, "TLS", "it cannot be seen when the certificate ends"));
+    };
+    Some(match ends_at.duration_since(SystemTime::now()) {
+        Err(_) => finding(Verdict::Bad, "TLS", format!("the certificate in {} has expired", path.display())),
+        Ok(left) => {
+            let days = left.as_secs() / (24 * 60 * 60);
+            let verdict = if left < CERTIFICATE_SPARE { Verdict::Doubtful } else { Verdict::Good };
+            finding(verdict, "TLS", format!("the certificate in {} ends in {days} days", path.display()))
+        }
+    })
+}
+
 async fn server(config: &Config) -> Finding {
-    let url = format!("http://{}/readyz", config.listen);
-    match get(&url).await {
-        Ok((200, _)) => finding(Verdict::Good, "server", format!("running and ready at http://{}", config.listen)),
+    let scheme = if config.tls.files().is_some() { "https" } else { "http" };
+    let origin = format!("{scheme}://{}", config.listen);
+    let url = format!("{origin}/readyz");
+    // Its certificate is for a name, and it is asked by address; it is told nothing that is secret.
+    let client = Client::builder().tls_danger_accept_invalid_certs(true).build().unwrap_or_default();
+    match get(&client, &url).await {
+        Ok((200, _)) => finding(Verdict::Good, "server", format!("running and ready at {origin}")),
         Ok((status, text)) => finding(Verdict::Bad, "server", format!("{url} answers {status}: {}", text.trim())),
-        Err(_) => finding(Verdict::Doubtful, "server", format!("none is running at http://{}", config.listen)),
+        Err(_) => finding(Verdict::Doubtful, "server", format!("none is running at {origin}")),
     }
 }
 
-async fn get(url: &str) -> anyhow::Result<(u16, String)> {
-    let client = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).build()?;
-    let response = client.get(url).send().await?;
+async fn get(client: &Client, url: &str) -> anyhow::Result<(u16, String)> {
+    let response = client.get(url).timeout(ANSWER_TIMEOUT).send().await?;
     Ok((response.status().as_u16(), response.text().await?))
 }

@@ -194,6 +194,10 @@ pub struct ClientArguments {
     /// A user's token, as `tidings token` signs them; in the environment, TIDINGS_TOKEN.
     #[arg(long, value_name = "JWT", conflicts_with = "api_key", value_parser = secret)]
     pub token: Option<Secret>,
+    /// Certificates to trust besides the system's, in PEM: those of an authority of one's own, or that of
+    /// a server which signed its own.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
 }
 
 /// `tidings publish`

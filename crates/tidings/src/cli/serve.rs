@@ -96,7 +96,8 @@ fn raise_descriptor_limit(streams: usize) {
 
 /// Says where the server is, and in development how to try it.
 fn announce(server: &Tidings, listener: &TcpListener, is_dev: bool) -> Result<(), Failure> {
-    let url = format!("http://{}", listener.local_addr()?);
+    let scheme = if server.config().tls.files().is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{}", listener.local_addr()?);
     tracing::info!(version = VERSION, %url, data_dir = %server.config().data_dir.display(), "listening");
     let mut out = std::io::stdout().lock();
     match server.config().auth.api_keys.last().filter(|_| is_dev) {

@@ -35,7 +35,7 @@ pub use self::{
     load::{Flags, Loaded, OTHER_VARIABLES, Sources, environment},
     namespaces::{Access, NamespaceConfig, Namespaces},
     problem::{ConfigErrors, Origin, Problem},
-    sections::{BrokerConfig, LimitsConfig, LogConfig, LogFormat, ServerConfig, StreamConfig},
+    sections::{BrokerConfig, LimitsConfig, LogConfig, LogFormat, ServerConfig, StreamConfig, TlsConfig},
     values::{BrokerUrl, Network, RetryRange, Secret},
 };
 
@@ -61,6 +61,8 @@ pub struct Config {
     pub stream: StreamConfig,
     /// HTTP.
     pub server: ServerConfig,
+    /// TLS on the listener.
+    pub tls: TlsConfig,
     /// What clients may ask for.
     pub limits: LimitsConfig,
     /// What channels have in common.
@@ -77,6 +79,7 @@ impl Default for Config {
             broker: BrokerConfig::default(),
             stream: StreamConfig::default(),
             server: ServerConfig::default(),
+            tls: TlsConfig::default(),
             limits: LimitsConfig::default(),
             namespaces: Namespaces::default(),
         }

@@ -3,7 +3,10 @@
 //! What each key means stands in `config/reference.toml`, which a test holds against these types;
 //! here it is said only what code that uses a field must know.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use tidings_protocol::publish::PublishLimits;
@@ -132,6 +135,25 @@ impl Default for ServerConfig {
             body_timeout: Duration::from_secs(30),
             shards: 0,
         }
+    }
+}
+
+/// `[tls]`: TLS on the listener.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsConfig {
+    /// The chain of certificates, in PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert: Option<PathBuf>,
+    /// The private key of its first, in PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+}
+
+impl TlsConfig {
+    /// Both files, if TLS is configured. That one is not given alone has been checked.
+    pub fn files(&self) -> Option<(&Path, &Path)> {
+        self.cert.as_deref().zip(self.key.as_deref())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tidings_http::tls::{Tls, TlsFile};
 use tidings_protocol::channel::{Channel, USER_NAMESPACE};
 
 use super::{Access, Config, NamespaceConfig, Secret, auth::API_KEY_PREFIX, schema::dotted};
@@ -43,6 +44,7 @@ pub(super) fn validate(config: &Config) -> Vec<(String, String)> {
     broker(config, &mut found);
     stream(config, &mut found);
     server(config, &mut found);
+    tls(config, &mut found);
     limits(config, &mut found);
     for (name, settings) in config.namespaces.iter() {
         namespace(name, settings, &mut found);
@@ -212,6 +214,24 @@ fn server(config: &Config, found: &mut Findings) {
     // More than any machine has cores; each is a thread.
     found.number("server.shards", server.shards, 0, 1024);
     found.duration("server.body_timeout", server.body_timeout, Duration::from_millis(100), HOUR);
+}
+
+fn tls(config: &Config, found: &mut Findings) {
+    let tls = &config.tls;
+    match (&tls.cert, &tls.key) {
+        (None, None) => {}
+        (Some(_), None) => found.add("tls.key", "`tls.cert` is set and this is not; TLS needs both"),
+        (None, Some(_)) => found.add("tls.cert", "`tls.key` is set and this is not; TLS needs both"),
+        (Some(cert), Some(key)) => {
+            if let Err(error) = Tls::load(cert, key) {
+                let at = match error.file() {
+                    TlsFile::Certificate => "tls.cert",
+                    TlsFile::Key => "tls.key",
+                };
+                found.add(at, format!("{:#}", anyhow::Error::from(error)));
+            }
+        }
+    }
 }
 
 fn limits(config: &Config, found: &mut Findings) {

@@ -60,3 +60,32 @@ fn help_documents_the_exit_codes() {
     assert!(done.stdout.contains("4  the server refused"), "{}", done.stdout);
     assert_eq!(run(&["--no-such-flag"]).code, Some(2));
 }
+
+#[test]
+fn tls_needs_a_certificate_and_its_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let authority = tidings_testkit::certificates::Authority::new().unwrap();
+    authority.write(&path("a.crt"), &path("a.key")).unwrap();
+    authority.write(&path("b.crt"), &path("b.key")).unwrap();
+    let check = |tls: &str| {
+        std::fs::write(path("tidings.toml"), format!("[tls]\n{tls}")).unwrap();
+        run_in(dir.path(), &["config", "check", "--config", "tidings.toml"])
+    };
+    let done = check("cert = \"a.crt\"\nkey = \"a.key\"\n");
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    for (tls, said) in [
+        ("cert = \"a.crt\"\n", "tls.key: `tls.cert` is set and this is not"),
+        ("key = \"a.key\"\n", "tls.cert: `tls.key` is set and this is not"),
+        (
+            "cert = \"c.crt\"\nkey = \"a.key\"\n",
+            "tidings.toml:2: tls.cert: the file \"c.crt\" cannot be read: No such file",
+        ),
+        ("cert = \"a.crt\"\nkey = \"b.key\"\n", "tidings.toml:3: tls.key: the key in \"b.key\" is not that of"),
+        ("cert = \"a.key\"\nkey = \"a.key\"\n", "tidings.toml:2: tls.cert: the file \"a.key\" holds no certificate"),
+    ] {
+        let done = check(tls);
+        assert_eq!(done.code, Some(2), "{tls}");
+        assert!(done.stderr.contains(said), "{tls}: {}", done.stderr);
+    }
+}

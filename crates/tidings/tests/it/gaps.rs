@@ -11,7 +11,7 @@ use tidings_testkit::{
 use crate::node::{API_KEY, LIMIT, Node, bearer, next, next_data};
 
 /// The next event is a gap of these channels for this reason.
-async fn assert_gap(stream: &mut SseClient, channels: &[&str], reason: &str) -> Received {
+pub(crate) async fn assert_gap(stream: &mut SseClient, channels: &[&str], reason: &str) -> Received {
     let received = next(stream).await;
     assert_eq!(received.event, "gap", "{received:?}");
     let mut gap: Value = serde_json::from_str(&received.data).unwrap();
@@ -21,7 +21,7 @@ async fn assert_gap(stream: &mut SseClient, channels: &[&str], reason: &str) -> 
 }
 
 /// Comes back with a cursor that `connected` has to carry.
-async fn resume(node: &Node, channels: &str, cursor: &str) -> SseClient {
+pub(crate) async fn resume(node: &Node, channels: &str, cursor: &str) -> SseClient {
     let mut stream = node.stream(&format!("{channels}&last_event_id={cursor}")).await;
     stream.connected(LIMIT).await.unwrap();
     assert_eq!(stream.last_id(), cursor, "connected carries the client's own cursor");
@@ -32,28 +32,6 @@ async fn resume(node: &Node, channels: &str, cursor: &str) -> SseClient {
 async fn assert_past_the_hole(node: &Node, channels: &str, gap: &Received, expected: &[&str]) {
     let mut stream = resume(node, channels, &gap.id).await;
     assert_eq!(next_data(&mut stream, expected.len()).await, expected);
-}
-
-#[tokio::test]
-async fn what_was_evicted_is_a_gap_of_its_channel() {
-    let node = Node::start("[namespaces.short]\nhistory_size = 2\nsubscribe = [\"anyone\"]\n").await;
-    let first = node.publish_numbers("short:a", 1..=1).await.remove(0);
-    node.publish_numbers("open:b", 10..=10).await;
-    node.publish_numbers("short:a", 2..=5).await;
-    let channels = "channel=short:a&channel=open:b&channel=short:quiet";
-    let mut stream = resume(&node, channels, &first).await;
-    // Told before anything from beyond the beginning of the hole.
-    let gap = assert_gap(&mut stream, &["short:a"], "evicted").await;
-    assert_eq!(next_data(&mut stream, 3).await, ["10", "4", "5"]);
-    // The gap moves the cursor as far as the next event, 10, which lies inside the hole: who comes back
-    // right after it misses nothing, and is told again.
-    let mut again = resume(&node, channels, &gap.id).await;
-    assert_gap(&mut again, &["short:a"], "evicted").await;
-    assert_eq!(next_data(&mut again, 3).await, ["10", "4", "5"]);
-    drop(again);
-    node.publish_numbers("short:a", 6..=6).await;
-    assert_eq!(next_data(&mut stream, 1).await, ["6"], "the stream goes on");
-    assert_eq!(node.metric("tidings_resume_total{outcome=\"gap\"}").await, 2.0);
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ async fn what_is_no_http_is_cut_off() {
     let requests: [&[u8]; 9] = [
         &garbage,
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nno preface\r\n\r\n",
         b"GET /healthz\r\n\r\n",
         b"GET /healthz HTTP/9.9\r\n\r\n",
         b"GET /healthz HTTP/1.1\r\nno colon\r\n\r\n",

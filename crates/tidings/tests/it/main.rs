@@ -1,26 +1,27 @@
 //! The `tidings` command as its users run it.
 
+// First, for its macro.
+#[macro_use]
+mod ways;
+
 mod access;
 mod bad_input;
 mod bench;
 mod command;
 mod config;
 mod crash;
-mod dead_peer;
 mod doctor;
 mod documents;
-mod drain;
 mod embed;
-mod endings;
 mod gaps;
 mod guide;
 mod hostile;
-mod long_poll;
 mod nginx;
 mod node;
 mod operations;
 mod operations_page;
 mod page;
+mod plain_server;
 mod publish;
 mod publish_api;
 mod rates;
@@ -28,7 +29,6 @@ mod raw;
 mod readme;
 mod resume;
 mod server;
-mod slow;
 mod stream;
 mod subscribe;
 mod tickets;

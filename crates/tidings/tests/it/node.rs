@@ -6,6 +6,7 @@ use axum::http::Method;
 use serde_json::{Value, json};
 use tidings_testkit::{
     client::{Received, SseClient},
+    endpoint::{Endpoint, Way},
     http::{Answer, HttpClient},
     process::{ServerOptions, TidingsServer},
     publisher::{Acknowledgement, Publisher},
@@ -24,6 +25,7 @@ pub(crate) const JWT_SECRET: &str = "0123456789abcdef0123456789abcdef";
 /// A server of the test's own. Anybody may use the channels of its namespace `open`.
 pub(crate) struct Node {
     pub(crate) server: TidingsServer,
+    endpoint: Endpoint,
 }
 
 /// A server with credentials, the namespace `open`, and these tables of configuration besides.
@@ -42,7 +44,26 @@ impl Node {
     }
 
     pub(crate) async fn start_with(options: ServerOptions) -> Self {
-        Self { server: TidingsServer::start(options).await.unwrap() }
+        let server = TidingsServer::start(options).await.unwrap();
+        let endpoint = server.endpoint(Way::Http1);
+        Self { server, endpoint }
+    }
+
+    /// The same for clients that come by this way, whose streams and calls all do.
+    pub(crate) async fn start_on(way: Way, config: &str) -> Self {
+        Self::start_on_with(way, options(config)).await
+    }
+
+    pub(crate) async fn start_on_with(way: Way, options: ServerOptions) -> Self {
+        let options = if way.is_tls() { options.tls() } else { options };
+        let server = TidingsServer::start(options).await.unwrap();
+        let endpoint = server.endpoint(way);
+        Self { server, endpoint }
+    }
+
+    /// How its clients come.
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        self.endpoint.clone()
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -52,7 +73,7 @@ impl Node {
     /// Sends a request over a connection of its own.
     pub(crate) async fn call(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         let headers: Vec<_> = headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        let mut client = HttpClient::new(self.addr());
+        let mut client = HttpClient::new(self.endpoint());
         let answer = client.send(method, path, &headers, body.to_owned());
         wait::within(path, LIMIT, answer).await.unwrap().unwrap()
     }
@@ -72,13 +93,13 @@ impl Node {
 
     /// Publishes as a backend and expects to be acknowledged.
     pub(crate) async fn publish(&self, event: Value) -> Acknowledgement {
-        Publisher::new(self.addr(), Some(API_KEY)).acknowledged(&event).await.unwrap()
+        Publisher::new(self.endpoint(), Some(API_KEY)).acknowledged(&event).await.unwrap()
     }
 
     /// Publishes numbers on a channel, in one batch, and gives their event ids.
     pub(crate) async fn publish_numbers(&self, channel: &str, numbers: impl Iterator<Item = u64>) -> Vec<String> {
         let events: Vec<_> = numbers.map(|n| json!({"channel": channel, "data": n})).collect();
-        let answer = Publisher::new(self.addr(), Some(API_KEY)).publish_lines(&events).await.unwrap();
+        let answer = Publisher::new(self.endpoint(), Some(API_KEY)).publish_lines(&events).await.unwrap();
         assert_eq!(answer.status, 200, "{}", answer.text());
         let id = |line| serde_json::from_str::<Value>(line).unwrap()["id"].as_str().unwrap().to_owned();
         let ids: Vec<_> = answer.text().lines().map(id).collect();
@@ -98,7 +119,7 @@ impl Node {
 
     pub(crate) async fn stream_with(&self, query: &str, headers: &[(&str, &str)]) -> SseClient {
         let path = format!("/v1/subscribe?{query}");
-        let mut stream = SseClient::connect(self.addr(), &path, headers).await.unwrap();
+        let mut stream = SseClient::connect(self.endpoint(), &path, headers).await.unwrap();
         if stream.status() != 200 {
             let body = stream.body(LIMIT).await.unwrap();
             panic!("{query}: status {}: {}", stream.status(), String::from_utf8_lossy(&body));

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use axum::http::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 use tidings_testkit::wait;
 
-use crate::node::{API_KEY, LIMIT, Node, assert_problem, next, user_token, value_of};
+use crate::node::{API_KEY, LIMIT, Node, assert_problem, next, value_of};
 
 /// The calls of the contract that this version has.
 const CALLS: [&str; 14] = [
@@ -228,27 +228,4 @@ async fn what_needs_a_restart_is_named() {
     let mut stream = node.stream("channel=open:a").await;
     stream.connected(LIMIT).await.unwrap();
     assert!(matches!(stream.next(LIMIT).await.unwrap(), Some(tidings_protocol::sse::Parsed::Comment(_))));
-}
-
-#[tokio::test]
-async fn a_user_who_is_sent_away_for_a_while_is_told_not_to_come_back() {
-    let node = Node::start("").await;
-    let user = user_token("42", &[]);
-    let mut stream = node.stream_as("", &user).await;
-    stream.connected(LIMIT).await.unwrap();
-    let key = crate::node::bearer(API_KEY);
-    let path = "/v1/users/42/connections?block=60";
-    let closed = node.call(Method::DELETE, path, &[("authorization", &key)], "").await;
-    assert_eq!(closed.json().unwrap(), json!({"closed": 1}));
-    let last = stream.until_end(LIMIT).await.unwrap().pop().unwrap();
-    assert_eq!(serde_json::from_str::<Value>(&last.data).unwrap()["reason"], "kicked");
-    let bearer = crate::node::bearer(&user);
-    let answer = node.call(Method::GET, "/v1/subscribe", &[("authorization", &bearer)], "").await;
-    assert_eq!((answer.status, answer.text().as_str()), (204, ""));
-    node.stream_as("", &user_token("7", &[])).await.connected(LIMIT).await.unwrap();
-    for block in ["0", "86401", "x", "-1"] {
-        let path = format!("/v1/users/42/connections?block={block}");
-        let answer = node.call(Method::DELETE, &path, &[("authorization", &key)], "").await;
-        assert_problem(&answer, 400, "invalid_query");
-    }
 }

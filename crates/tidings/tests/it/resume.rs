@@ -3,48 +3,12 @@
 use serde_json::{Value, json};
 use tidings_testkit::client::SseClient;
 
-use crate::node::{LIMIT, Node, next, next_data, numbers, user_token};
+use crate::node::{LIMIT, Node, next_data, numbers, user_token};
 
 /// The cursor that `connected` carries.
-async fn connected_id(stream: &mut SseClient) -> String {
+pub(crate) async fn connected_id(stream: &mut SseClient) -> String {
     stream.connected(LIMIT).await.unwrap();
     stream.last_id().to_owned()
-}
-
-#[tokio::test]
-async fn a_cursor_is_taken_from_the_header_or_from_the_query_in_every_spelling() {
-    let node = Node::start("").await;
-    let ids = node.publish_numbers("open:a", 1..=4).await;
-    let (first, third) = (&ids[0], &ids[2]);
-    for (query, headers, cursor) in [
-        (String::new(), vec![("last-event-id", first.as_str())], first),
-        (String::new(), vec![("Last-Event-ID", first.as_str())], first),
-        (format!("&last_event_id={first}"), vec![], first),
-        (format!("&lastEventId={first}"), vec![], first),
-        (format!("&Last-Event-ID={first}"), vec![], first),
-        // The header is newer: a browser's EventSource repeats the URL that it was given.
-        (format!("&last_event_id={first}"), vec![("last-event-id", third.as_str())], third),
-        (format!("&last_event_id={third}"), vec![("last-event-id", first.as_str())], first),
-        // An empty one is none.
-        (format!("&last_event_id={first}"), vec![("last-event-id", "")], first),
-        (format!("&last_event_id=&lastEventId={first}"), vec![], first),
-        // What was asked of the first connection stands in the URL of all that follow.
-        (format!("&replay=all&last_event_id={third}"), vec![], third),
-        ("&replay=2".to_owned(), vec![("last-event-id", third.as_str())], third),
-    ] {
-        let mut stream = node.stream_with(&format!("channel=open:a{query}"), &headers).await;
-        assert_eq!(connected_id(&mut stream).await, *cursor, "{query} {headers:?}");
-        let expected = if cursor == first { numbers(2..=4) } else { numbers(4..=4) };
-        assert_eq!(next_data(&mut stream, expected.len()).await, expected, "{query} {headers:?}");
-        assert_eq!(stream.last_id(), ids[3]);
-    }
-    // A cursor that is up to date: nothing before what happens.
-    let mut stream = node.stream(&format!("channel=open:a&replay=all&last_event_id={}", ids[3])).await;
-    assert_eq!(connected_id(&mut stream).await, ids[3]);
-    node.publish_numbers("open:a", 5..=5).await;
-    assert_eq!(next_data(&mut stream, 1).await, ["5"]);
-    let metric = "tidings_resume_total{outcome=\"complete\"}";
-    node.wait_for_metric(metric, 12.0).await;
 }
 
 #[tokio::test]
@@ -55,35 +19,6 @@ async fn retained_events_are_for_new_streams_only() {
     stream.connected(LIMIT).await.unwrap();
     node.publish_numbers("kept:a", 4..=4).await;
     assert_eq!(next_data(&mut stream, 1).await, ["4"]);
-}
-
-/// Wherever a stream is cut, its last cursor leads to the rest.
-#[tokio::test]
-async fn every_frame_of_a_catch_up_is_a_place_to_come_back_to() {
-    let node = Node::start("").await;
-    let mut start = node.stream("channel=open:a&channel=open:b").await;
-    let before = connected_id(&mut start).await;
-    let mut expected = Vec::new();
-    for n in 0..6_u64 {
-        let channel = if n % 3 == 0 { "open:b" } else { "open:a" };
-        node.publish(json!({"channel": channel, "data": n})).await;
-        // Events of others lie between them in the log.
-        node.publish(json!({"channel": "open:other", "data": "other"})).await;
-        expected.push(n.to_string());
-    }
-    assert_eq!(next_data(&mut start, 6).await, expected);
-    let mut cursor = before;
-    for seen in 0..=6 {
-        let mut stream = node.stream(&format!("channel=open:a&channel=open:b&last_event_id={cursor}")).await;
-        assert_eq!(connected_id(&mut stream).await, cursor);
-        let rest = next_data(&mut stream, 6 - seen).await;
-        assert_eq!(rest, expected[seen..]);
-        if seen < 6 {
-            let mut stream = node.stream(&format!("channel=open:a&channel=open:b&last_event_id={cursor}")).await;
-            stream.connected(LIMIT).await.unwrap();
-            cursor = next(&mut stream).await.id;
-        }
-    }
 }
 
 #[tokio::test]
@@ -135,20 +70,6 @@ async fn the_answer_to_a_publish_is_a_cursor_also_over_a_crash() {
     node.publish(json!({"channel": "open:a", "data": 4})).await;
     assert_eq!(next_data(&mut back, 2).await, ["3", "4"]);
     assert_eq!(node.metric("tidings_resume_total{outcome=\"gap\"}").await, 0.0);
-}
-
-/// A cursor that is ahead of the node, as from a publish whose event the node has not read yet.
-#[tokio::test]
-async fn a_publish_and_a_stream_right_after_it_do_not_miss_each_other() {
-    let node = Node::start("").await;
-    let mut last = node.publish(json!({"channel": "open:a", "data": 0})).await.id;
-    for n in 1..=50_u64 {
-        let mut stream = node.stream(&format!("channel=open:a&last_event_id={last}")).await;
-        last = node.publish(json!({"channel": "open:a", "data": n})).await.id;
-        stream.connected(LIMIT).await.unwrap();
-        let received = next(&mut stream).await;
-        assert_eq!((received.data, received.id.as_str()), (n.to_string(), last.as_str()));
-    }
 }
 
 #[tokio::test]

@@ -3,9 +3,19 @@
 use axum::http::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tidings_testkit::{client::SseClient, wait};
+use tidings_testkit::{client::SseClient, endpoint::Way, http::HttpClient, wait};
 
-use crate::node::{LIMIT, Node, assert_problem};
+use crate::{
+    node::{LIMIT, Node, assert_problem},
+    raw,
+};
+
+on_every_way!(
+    streams_are_told_to_come_back_before_the_server_ends,
+    a_draining_server_is_not_ready_sends_new_streams_away_and_ends_at_a_second_signal,
+    a_server_without_streams_ends_at_once_also_on_ctrl_c,
+    a_held_request_is_answered_by_the_drain_and_its_cursor_is_good_afterwards,
+);
 
 async fn open_streams(node: &Node, count: usize) -> Vec<SseClient> {
     let mut streams = Vec::new();
@@ -21,9 +31,9 @@ fn closing(stream: &str) -> Value {
     serde_json::from_str(stream).unwrap()
 }
 
-#[tokio::test]
-async fn streams_are_told_to_come_back_before_the_server_ends() {
-    let mut node = Node::start("[server]\ndrain_window = \"300ms\"\n[stream]\nretry = [\"50ms\", \"60s\"]\n").await;
+async fn streams_are_told_to_come_back_before_the_server_ends(way: Way) {
+    let mut node =
+        Node::start_on(way, "[server]\ndrain_window = \"300ms\"\n[stream]\nretry = [\"50ms\", \"60s\"]\n").await;
     let mut streams = open_streams(&node, 5).await;
     // Published just before: it still arrives.
     node.publish(json!({"channel": "open:a", "data": "last"})).await;
@@ -50,9 +60,8 @@ async fn streams_are_told_to_come_back_before_the_server_ends() {
     assert_eq!(crate::node::next(&mut back).await.data, "new");
 }
 
-#[tokio::test]
-async fn a_draining_server_is_not_ready_sends_new_streams_away_and_ends_at_a_second_signal() {
-    let mut node = Node::start("[server]\ndrain_window = \"1h\"\n[stream]\nlong_poll = \"10m\"\n").await;
+async fn a_draining_server_is_not_ready_sends_new_streams_away_and_ends_at_a_second_signal(way: Way) {
+    let mut node = Node::start_on(way, "[server]\ndrain_window = \"1h\"\n[stream]\nlong_poll = \"10m\"\n").await;
     let streams = open_streams(&node, 3).await;
     node.server.signal(Signal::TERM).unwrap();
     let refused = wait::until("/readyz to say no", LIMIT, async || {
@@ -78,26 +87,31 @@ async fn a_draining_server_is_not_ready_sends_new_streams_away_and_ends_at_a_sec
     drop(streams);
 }
 
-#[tokio::test]
-async fn a_server_without_streams_ends_at_once_also_on_ctrl_c() {
-    let mut node = Node::start("[server]\ndrain_window = \"1h\"\n").await;
+async fn a_server_without_streams_ends_at_once_also_on_ctrl_c(way: Way) {
+    let mut node = Node::start_on(way, "[server]\ndrain_window = \"1h\"\n").await;
     // An idle connection that is kept alive does not hold it up.
-    let mut idle = tidings_testkit::http::HttpClient::new(node.addr());
+    let mut idle = HttpClient::new(node.endpoint());
     assert_eq!(idle.get("/healthz").await.unwrap().status, 200);
+    // Nor do those that have said nothing, or not all of what they have to say.
+    let silent = raw::send(node.addr(), b"").await;
+    let half = raw::send(node.addr(), b"PRI * HTTP").await;
+    node.wait_for_streams(0).await;
     node.server.signal(Signal::INT).unwrap();
     let status = node.server.wait_for_end(LIMIT).await.unwrap();
     assert_eq!(status.code(), Some(0), "{status}");
+    let log = node.server.log();
+    assert!(!log.contains("still open"), "{log}");
+    drop((idle, silent, half));
 }
 
-#[tokio::test]
-async fn a_held_request_is_answered_by_the_drain_and_its_cursor_is_good_afterwards() {
-    let mut node = Node::start("[server]\ndrain_window = \"100ms\"\n[stream]\nlong_poll = \"10m\"\n").await;
-    let node_addr = node.addr();
+async fn a_held_request_is_answered_by_the_drain_and_its_cursor_is_good_afterwards(way: Way) {
+    let mut node = Node::start_on(way, "[server]\ndrain_window = \"100ms\"\n[stream]\nlong_poll = \"10m\"\n").await;
+    let endpoint = node.endpoint();
     let first = node.publish(json!({"channel": "open:a", "data": 1})).await;
     let path = format!("/v1/subscribe?channel=open:a&last_event_id={}", first.id);
     let held = tokio::spawn(async move {
         let accept = [("accept".to_owned(), "application/json".to_owned())];
-        let mut client = tidings_testkit::http::HttpClient::new(node_addr);
+        let mut client = HttpClient::new(endpoint);
         client.send(Method::GET, &path, &accept, "").await.unwrap()
     });
     node.wait_for_streams(1).await;

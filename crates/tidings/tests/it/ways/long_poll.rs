@@ -2,9 +2,18 @@
 
 use axum::http::Method;
 use serde_json::{Value, json};
-use tidings_testkit::{http::HttpClient, wait};
+use tidings_testkit::{endpoint::Way, http::HttpClient, wait};
 
 use crate::node::{LIMIT, Node, next_data, user_token};
+
+on_every_way!(
+    what_history_has_is_answered_at_once,
+    a_held_request_is_answered_by_a_publish,
+    a_request_whose_time_is_over_is_answered_with_a_cursor_to_come_back_with,
+    gaps_are_listed_and_answer_at_once,
+    a_long_history_comes_in_answers_of_a_bounded_size,
+    a_poll_has_its_users_channel_too_and_can_be_ended,
+);
 
 /// A request that is held longer than any test lasts has been answered by something.
 const HELD: &str = "[stream]\nlong_poll = \"10m\"\n";
@@ -15,17 +24,16 @@ fn data(answer: &Value) -> Vec<Value> {
 
 /// Sends a request and does not wait for its answer.
 fn hold(node: &Node, query: &str) -> tokio::task::JoinHandle<Value> {
-    let (addr, path) = (node.addr(), format!("/v1/subscribe?{query}"));
+    let (endpoint, path) = (node.endpoint(), format!("/v1/subscribe?{query}"));
     tokio::spawn(async move {
         let accept = [("accept".to_owned(), "application/json".to_owned())];
-        HttpClient::new(addr).send(Method::GET, &path, &accept, "").await.unwrap().json().unwrap()
+        HttpClient::new(endpoint).send(Method::GET, &path, &accept, "").await.unwrap().json().unwrap()
     })
 }
 
 /// Such a request was held for its whole time although there was something to answer.
-#[tokio::test]
-async fn what_history_has_is_answered_at_once() {
-    let node = Node::start(HELD).await;
+async fn what_history_has_is_answered_at_once(way: Way) {
+    let node = Node::start_on(way, HELD).await;
     let ids = node.publish_numbers("open:a", 1..=3).await;
     let answer = node.poll(&format!("channel=open:a&last_event_id={}", ids[0])).await;
     assert_eq!(answer["gaps"], json!([]));
@@ -46,9 +54,8 @@ async fn what_history_has_is_answered_at_once() {
     assert_eq!(data(&node.poll(&format!("channel=open:a&last_event_id={cursor}")).await), [4]);
 }
 
-#[tokio::test]
-async fn a_held_request_is_answered_by_a_publish() {
-    let node = Node::start(HELD).await;
+async fn a_held_request_is_answered_by_a_publish(way: Way) {
+    let node = Node::start_on(way, HELD).await;
     let mut cursor = String::new();
     for _ in 0..3 {
         let held = hold(&node, &format!("channel=open:a&channel=open:b&last_event_id={cursor}"));
@@ -64,9 +71,8 @@ async fn a_held_request_is_answered_by_a_publish() {
     }
 }
 
-#[tokio::test]
-async fn a_request_whose_time_is_over_is_answered_with_a_cursor_to_come_back_with() {
-    let node = Node::start("[stream]\nlong_poll = \"100ms\"\n").await;
+async fn a_request_whose_time_is_over_is_answered_with_a_cursor_to_come_back_with(way: Way) {
+    let node = Node::start_on(way, "[stream]\nlong_poll = \"100ms\"\n").await;
     let path = "/v1/subscribe?channel=open:a";
     let answer = node.call(Method::GET, path, &[("accept", "application/json, text/plain, */*")], "").await;
     assert_eq!(answer.header("cache-control"), Some("no-store"));
@@ -84,9 +90,9 @@ async fn a_request_whose_time_is_over_is_answered_with_a_cursor_to_come_back_wit
     }
 }
 
-#[tokio::test]
-async fn gaps_are_listed_and_answer_at_once() {
-    let node = Node::start(&format!("{HELD}[namespaces.short]\nhistory_size = 1\nsubscribe = [\"anyone\"]\n")).await;
+async fn gaps_are_listed_and_answer_at_once(way: Way) {
+    let node =
+        Node::start_on(way, &format!("{HELD}[namespaces.short]\nhistory_size = 1\nsubscribe = [\"anyone\"]\n")).await;
     let ids = node.publish_numbers("short:a", 1..=4).await;
     let answer = node.poll(&format!("channel=short:a&last_event_id={}", ids[0])).await;
     assert_eq!((data(&answer), &answer["cursor"]), (vec![json!(4)], &json!(ids[3])));
@@ -103,9 +109,9 @@ async fn gaps_are_listed_and_answer_at_once() {
     assert_eq!(node.metric("tidings_resume_total{outcome=\"complete\"}").await, 1.0);
 }
 
-#[tokio::test]
-async fn a_long_history_comes_in_answers_of_a_bounded_size() {
-    let node = Node::start(&format!("{HELD}[namespaces.long]\nhistory_size = 5000\nsubscribe = [\"anyone\"]\n")).await;
+async fn a_long_history_comes_in_answers_of_a_bounded_size(way: Way) {
+    let node =
+        Node::start_on(way, &format!("{HELD}[namespaces.long]\nhistory_size = 5000\nsubscribe = [\"anyone\"]\n")).await;
     let start = node.publish_numbers("long:a", 0..=0).await.remove(0);
     node.publish_numbers("long:a", 1..=3000).await;
     let (mut seen, mut cursor, mut requests) = (Vec::new(), start, 0);
@@ -119,15 +125,14 @@ async fn a_long_history_comes_in_answers_of_a_bounded_size() {
     assert!((2..=3).contains(&requests), "{requests} requests");
 }
 
-#[tokio::test]
-async fn a_poll_has_its_users_channel_too_and_can_be_ended() {
-    let node = Node::start(HELD).await;
+async fn a_poll_has_its_users_channel_too_and_can_be_ended(way: Way) {
+    let node = Node::start_on(way, HELD).await;
     let authorization = crate::node::bearer(&user_token("42", &[]));
-    let addr = node.addr();
+    let endpoint = node.endpoint();
     let held = tokio::spawn(async move {
         let headers = [("accept", "application/json"), ("authorization", &authorization)];
         let headers = headers.map(|(name, value)| (name.to_owned(), value.to_string()));
-        HttpClient::new(addr).send(Method::GET, "/v1/subscribe", &headers, "").await.unwrap().json().unwrap()
+        HttpClient::new(endpoint).send(Method::GET, "/v1/subscribe", &headers, "").await.unwrap().json().unwrap()
     });
     node.wait_for_streams(1).await;
     let listed = node.get("/v1/connections").await.json().unwrap()["connections"][0].clone();

@@ -2,19 +2,28 @@
 
 use axum::http::Method;
 use serde_json::{Value, json};
-use tidings_testkit::{client::SseClient, wait};
+use tidings_testkit::{client::SseClient, endpoint::Way, http::HttpClient, wait};
 
-use crate::{
-    node::{API_KEY, LIMIT, Node, assert_problem, bearer, now_secs, sum_of, token, user_token},
-    raw,
-};
+use crate::node::{API_KEY, LIMIT, Node, assert_problem, bearer, now_secs, sum_of, token, user_token};
 
-fn closed(transport: &str, reason: &str) -> String {
+on_every_way!(
+    the_head_of_a_stream_can_be_asked_for,
+    a_user_who_is_sent_away_for_a_while_is_told_not_to_come_back,
+    a_stream_of_its_maximum_age_ends_and_goes_on_from_its_cursor,
+    a_stream_ends_with_its_token,
+    a_held_request_ends_with_its_token,
+    a_client_that_goes_is_told_from_one_that_breaks_off,
+    every_stream_that_was_opened_is_counted_closed_once,
+    load_is_shed_by_a_stream_that_ends_at_once,
+    one_user_or_address_does_not_get_all_streams,
+);
+
+pub(super) fn closed(transport: &str, reason: &str) -> String {
     format!("tidings_connections_closed_total{{transport=\"{transport}\",reason=\"{reason}\"}}")
 }
 
 /// Reads to the stream's end, which has to be announced. Gives the reason and the time to come back.
-async fn closing(stream: &mut SseClient) -> (String, u64) {
+pub(super) async fn closing(stream: &mut SseClient) -> (String, u64) {
     let events = stream.until_end(LIMIT).await.unwrap();
     let last = events.last().unwrap();
     assert_eq!(last.event, "closing", "{events:?}");
@@ -22,9 +31,9 @@ async fn closing(stream: &mut SseClient) -> (String, u64) {
     (data["reason"].as_str().unwrap().to_owned(), data["retry"].as_u64().unwrap())
 }
 
-#[tokio::test]
-async fn a_stream_of_its_maximum_age_ends_and_goes_on_from_its_cursor() {
-    let node = Node::start("[stream]\nmax_age = \"1s\"\nmax_age_jitter = 0.5\nretry = [\"7ms\", \"9ms\"]\n").await;
+async fn a_stream_of_its_maximum_age_ends_and_goes_on_from_its_cursor(way: Way) {
+    let node =
+        Node::start_on(way, "[stream]\nmax_age = \"1s\"\nmax_age_jitter = 0.5\nretry = [\"7ms\", \"9ms\"]\n").await;
     let mut stream = node.stream("channel=open:a").await;
     stream.connected(LIMIT).await.unwrap();
     node.publish_numbers("open:a", 1..=1).await;
@@ -38,9 +47,8 @@ async fn a_stream_of_its_maximum_age_ends_and_goes_on_from_its_cursor() {
     assert_eq!(crate::node::next(&mut back).await.data, "2");
 }
 
-#[tokio::test]
-async fn a_stream_ends_with_its_token() {
-    let node = Node::start("").await;
+async fn a_stream_ends_with_its_token(way: Way) {
+    let node = Node::start_on(way, "").await;
     let short = token(json!({"sub": "42", "exp": now_secs() + 1.0}));
     let mut stream = node.stream_as("channel=open:a", &short).await;
     let (reason, _) = closing(&mut stream).await;
@@ -50,9 +58,8 @@ async fn a_stream_ends_with_its_token() {
 }
 
 /// A request that was held outlived its token by up to `stream.long_poll`.
-#[tokio::test]
-async fn a_held_request_ends_with_its_token() {
-    let node = Node::start("[stream]\nlong_poll = \"10m\"\n").await;
+async fn a_held_request_ends_with_its_token(way: Way) {
+    let node = Node::start_on(way, "[stream]\nlong_poll = \"10m\"\n").await;
     let short = bearer(&token(json!({"sub": "42", "exp": now_secs() + 1.0})));
     let headers = [("authorization", short.as_str()), ("accept", "application/json")];
     let answer = node.call(Method::GET, "/v1/subscribe", &headers, "").await;
@@ -60,32 +67,51 @@ async fn a_held_request_ends_with_its_token() {
     node.wait_for_metric(&closed("long_poll", "token_expired"), 1.0).await;
 }
 
-#[tokio::test]
-async fn a_client_that_goes_is_told_from_one_that_breaks_off() {
+async fn a_client_that_goes_is_told_from_one_that_breaks_off(way: Way) {
     // No heartbeat, so that it is the client's going that is noticed.
-    let node = Node::start("[stream]\nheartbeat = \"1h\"\n").await;
-    let mut goes = raw::subscribe(node.addr(), "channel=open:a").await;
-    raw::read_until(&mut goes, "connected").await;
-    drop(goes);
+    let node = Node::start_on(way, "[stream]\nheartbeat = \"1h\"\nlong_poll = \"10m\"\n").await;
+    let mut gives_up = node.stream("channel=open:a").await;
+    gives_up.connected(LIMIT).await.unwrap();
+    let rest = gives_up.abandon();
     node.wait_for_metric(&closed("sse", "client_closed"), 1.0).await;
+    drop(rest);
 
-    let mut breaks = raw::subscribe(node.addr(), "channel=open:a").await;
-    raw::read_until(&mut breaks, "connected").await;
-    breaks.set_zero_linger().unwrap();
+    let mut goes = node.stream("channel=open:a").await;
+    goes.connected(LIMIT).await.unwrap();
+    drop(goes);
+    node.wait_for_metric(&closed("sse", "client_closed"), 2.0).await;
+
+    let mut breaks =
+        SseClient::connect(node.endpoint().resetting(), "/v1/subscribe?channel=open:a", &[]).await.unwrap();
+    breaks.connected(LIMIT).await.unwrap();
     drop(breaks);
     node.wait_for_metric(&closed("sse", "client_reset"), 1.0).await;
 
-    let held = raw::send(node.addr(), b"GET /v1/subscribe?channel=open:a HTTP/1.1\r\naccept: application/json\r\n\r\n");
-    let held = held.await;
+    let endpoint = node.endpoint();
+    let held = tokio::spawn(async move {
+        let accept = [("accept".to_owned(), "application/json".to_owned())];
+        HttpClient::new(endpoint).send(Method::GET, "/v1/subscribe?channel=open:a", &accept, "").await
+    });
     node.wait_for_streams(1).await;
-    drop(held);
+    held.abort();
     node.wait_for_metric(&closed("long_poll", "client_closed"), 1.0).await;
-    assert_eq!(node.metric(&closed("sse", "client_closed")).await, 1.0);
+    assert_eq!(node.metric(&closed("sse", "client_closed")).await, 2.0);
 }
 
-#[tokio::test]
-async fn every_stream_that_was_opened_is_counted_closed_once() {
-    let node = Node::start("[stream]\nlong_poll = \"100ms\"\n").await;
+/// A request for the head of a stream gets that, and is no stream.
+async fn the_head_of_a_stream_can_be_asked_for(way: Way) {
+    let node = Node::start_on(way, "").await;
+    let head = node.call(Method::HEAD, "/v1/subscribe?channel=open:a", &[], "").await;
+    assert_eq!((head.status, head.header("content-type"), head.body.len()), (200, Some("text/event-stream"), 0));
+    node.wait_for_streams(0).await;
+    let metrics = node.get("/metrics").await.text();
+    let sum = |metric: &str| sum_of(&metrics, &format!("tidings_connections_{metric}"));
+    assert_eq!(sum("opened_total"), sum("closed_total"), "{metrics}");
+    node.assert_serves().await;
+}
+
+async fn every_stream_that_was_opened_is_counted_closed_once(way: Way) {
+    let node = Node::start_on(way, "[stream]\nlong_poll = \"100ms\"\n").await;
     let user = user_token("42", &[]);
     let short = token(json!({"sub": "7", "exp": now_secs() + 2.0}));
     let mut expires = node.stream_as("channel=open:a", &short).await;
@@ -120,9 +146,8 @@ async fn every_stream_that_was_opened_is_counted_closed_once() {
 }
 
 /// A native EventSource never comes back from a 503. Clients that poll got an event stream instead of JSON.
-#[tokio::test]
-async fn load_is_shed_by_a_stream_that_ends_at_once() {
-    let node = Node::start("[limits]\nmax_connections = 1\n[stream]\nretry = [\"100ms\", \"200ms\"]\n").await;
+async fn load_is_shed_by_a_stream_that_ends_at_once(way: Way) {
+    let node = Node::start_on(way, "[limits]\nmax_connections = 1\n[stream]\nretry = [\"100ms\", \"200ms\"]\n").await;
     let mut first = node.stream("channel=open:a").await;
     first.connected(LIMIT).await.unwrap();
     let mut second = node.stream("channel=open:a").await;
@@ -147,9 +172,8 @@ async fn load_is_shed_by_a_stream_that_ends_at_once() {
     assert_eq!(sum("opened_total"), sum("closed_total"), "{metrics}");
 }
 
-#[tokio::test]
-async fn one_user_or_address_does_not_get_all_streams() {
-    let node = Node::start("[limits]\nmax_connections_per_user = 1\n").await;
+async fn one_user_or_address_does_not_get_all_streams(way: Way) {
+    let node = Node::start_on(way, "[limits]\nmax_connections_per_user = 1\n").await;
     let mut first = node.stream_as("", &user_token("42", &[])).await;
     first.connected(LIMIT).await.unwrap();
     let authorization = bearer(&user_token("42", &[]));
@@ -161,14 +185,36 @@ async fn one_user_or_address_does_not_get_all_streams() {
     let again = wait::until("the user's stream to be gone", LIMIT, async || {
         let path = "/v1/subscribe";
         let headers = [("authorization", authorization.as_str())];
-        let stream = SseClient::connect(node.addr(), path, &headers).await.unwrap();
+        let stream = SseClient::connect(node.endpoint(), path, &headers).await.unwrap();
         (stream.status() == 200).then_some(())
     });
     again.await.unwrap();
 
-    let node = Node::start("[limits]\nmax_streams_per_ip = 1\n").await;
+    let node = Node::start_on(way, "[limits]\nmax_streams_per_ip = 1\n").await;
     let mut first = node.stream("channel=open:a").await;
     first.connected(LIMIT).await.unwrap();
     let answer = node.call(Method::GET, "/v1/subscribe?channel=open:a", &[], "").await;
     assert_problem(&answer, 429, "too_many_connections");
+}
+
+async fn a_user_who_is_sent_away_for_a_while_is_told_not_to_come_back(way: Way) {
+    let node = Node::start_on(way, "").await;
+    let user = user_token("42", &[]);
+    let mut stream = node.stream_as("", &user).await;
+    stream.connected(LIMIT).await.unwrap();
+    let key = crate::node::bearer(API_KEY);
+    let path = "/v1/users/42/connections?block=60";
+    let closed = node.call(Method::DELETE, path, &[("authorization", &key)], "").await;
+    assert_eq!(closed.json().unwrap(), json!({"closed": 1}));
+    let last = stream.until_end(LIMIT).await.unwrap().pop().unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&last.data).unwrap()["reason"], "kicked");
+    let bearer = crate::node::bearer(&user);
+    let answer = node.call(Method::GET, "/v1/subscribe", &[("authorization", &bearer)], "").await;
+    assert_eq!((answer.status, answer.text().as_str()), (204, ""));
+    node.stream_as("", &user_token("7", &[])).await.connected(LIMIT).await.unwrap();
+    for block in ["0", "86401", "x", "-1"] {
+        let path = format!("/v1/users/42/connections?block={block}");
+        let answer = node.call(Method::DELETE, &path, &[("authorization", &key)], "").await;
+        assert_problem(&answer, 400, "invalid_query");
+    }
 }

@@ -1,27 +1,39 @@
 //! Clients that are slower than what is published: what conflates, and what ends them.
 
 use serde_json::{Value, json};
-use tidings_testkit::{publisher::Publisher, wait};
+use tidings_testkit::{client::SseClient, endpoint::Way, publisher::Publisher, wait};
 
-use crate::{
-    node::{API_KEY, LIMIT, Node, next_data, value_of},
-    raw,
-};
+use super::endings::closed;
+use crate::node::{API_KEY, LIMIT, Node, next_data, numbers, value_of};
+
+on_every_way!(
+    a_client_whose_queue_was_full_is_told_and_goes_on_from_where_it_was,
+    a_slow_reader_gets_every_ordinary_event_and_of_a_conflated_series_the_newest,
+    within_the_window_a_burst_of_signals_arrives_as_one_and_an_ordinary_event_ends_the_wait,
+    a_client_that_never_reads_is_ended_and_can_come_back,
+    a_client_that_takes_nothing_times_out_even_if_its_queue_has_room,
+);
 
 const DROPPED: &str = "tidings_events_dropped_total{reason=\"conflated\"}";
 
-async fn publish_all(node: &Node, events: &[Value]) {
-    let answer = Publisher::new(node.addr(), Some(API_KEY)).publish_lines(events).await.unwrap();
+pub(super) async fn publish_all(node: &Node, events: &[Value]) {
+    let answer = Publisher::new(node.endpoint(), Some(API_KEY)).publish_lines(events).await.unwrap();
     assert!(answer.status == 200 && !answer.text().contains("error"), "{}", answer.text());
 }
 
-#[tokio::test]
-async fn a_slow_reader_gets_every_ordinary_event_and_of_a_conflated_series_the_newest() {
+/// A client that takes little ahead of what is read from it, and has read `connected`.
+async fn deaf(node: &Node, query: &str) -> SseClient {
+    let path = format!("/v1/subscribe?{query}");
+    let mut stream = SseClient::connect(node.endpoint().taking_little(), &path, &[]).await.unwrap();
+    stream.connected(LIMIT).await.unwrap();
+    stream
+}
+
+async fn a_slow_reader_gets_every_ordinary_event_and_of_a_conflated_series_the_newest(way: Way) {
     let config = "[stream]\nqueue_max_bytes = 100000000\nqueue_max_events = 100000\n\
                   [namespaces.board]\nconflate_window = \"0s\"\nsubscribe = [\"anyone\"]\ndurable = false\n";
-    let node = Node::start(config).await;
-    let mut stream = node.stream("channel=board:1&channel=board:2&envelope=1").await;
-    stream.connected(LIMIT).await.unwrap();
+    let node = Node::start_on(way, config).await;
+    let mut stream = deaf(&node, "channel=board:1&channel=board:2&envelope=1").await;
     // Until what the kernel takes is full, and some signals have been replaced in the queue.
     let padding = "x".repeat(50_000);
     let mut published = 0_u64;
@@ -65,11 +77,10 @@ async fn a_slow_reader_gets_every_ordinary_event_and_of_a_conflated_series_the_n
     assert_eq!(node.metric(DROPPED).await, conflated as f64);
 }
 
-#[tokio::test]
-async fn within_the_window_a_burst_of_signals_arrives_as_one_and_an_ordinary_event_ends_the_wait() {
+async fn within_the_window_a_burst_of_signals_arrives_as_one_and_an_ordinary_event_ends_the_wait(way: Way) {
     let config = "[namespaces.short]\nconflate_window = \"200ms\"\nsubscribe = [\"anyone\"]\n\
                   [namespaces.long]\nconflate_window = \"1m\"\nsubscribe = [\"anyone\"]\n";
-    let node = Node::start(config).await;
+    let node = Node::start_on(way, config).await;
     let mut stream = node.stream("channel=short:a&channel=long:a&channel=open:a").await;
     stream.connected(LIMIT).await.unwrap();
     let signal = |channel: &str, n: u64| json!({"channel": channel, "data": n, "conflate": "requery"});
@@ -84,13 +95,11 @@ async fn within_the_window_a_burst_of_signals_arrives_as_one_and_an_ordinary_eve
     assert_eq!(next_data(&mut stream, 3).await, ["50", "100", "now"]);
 }
 
-#[tokio::test]
-async fn a_client_that_never_reads_is_ended_and_can_come_back() {
+async fn a_client_that_never_reads_is_ended_and_can_come_back(way: Way) {
     let config = "[stream]\nwrite_timeout = \"200ms\"\nqueue_max_bytes = 262144\n[limits]\nmax_data_bytes = 65536\n\
                   [namespaces.bulk]\nhistory_size = 10000\ndurable = false\nsubscribe = [\"anyone\"]\n";
-    let node = Node::start(config).await;
-    let deaf = raw::subscribe(node.addr(), "channel=bulk:a").await;
-    node.wait_for_streams(1).await;
+    let node = Node::start_on(way, config).await;
+    let deaf = deaf(&node, "channel=bulk:a").await;
     let mut good = node.stream("channel=bulk:b").await;
     good.connected(LIMIT).await.unwrap();
     let padding = "x".repeat(60_000);
@@ -116,13 +125,11 @@ async fn a_client_that_never_reads_is_ended_and_can_come_back() {
     drop(deaf);
 }
 
-#[tokio::test]
-async fn a_client_that_takes_nothing_times_out_even_if_its_queue_has_room() {
+async fn a_client_that_takes_nothing_times_out_even_if_its_queue_has_room(way: Way) {
     let config = "[stream]\nwrite_timeout = \"200ms\"\nqueue_max_bytes = 100000000\nqueue_max_events = 100000\n\
                   [namespaces.bulk]\nhistory_size = 10\ndurable = false\nsubscribe = [\"anyone\"]\n";
-    let node = Node::start(config).await;
-    let deaf = raw::subscribe(node.addr(), "channel=bulk:a").await;
-    node.wait_for_streams(1).await;
+    let node = Node::start_on(way, config).await;
+    let deaf = deaf(&node, "channel=bulk:a").await;
     let events = vec![json!({"channel": "bulk:a", "data": "x".repeat(60_000)}); 16];
     for _ in 0..20 {
         publish_all(&node, &events).await;
@@ -132,7 +139,35 @@ async fn a_client_that_takes_nothing_times_out_even_if_its_queue_has_room() {
         (value_of(&metrics, "tidings_connections{transport=\"sse\"}") == Some(0.0)).then_some(metrics)
     });
     let metrics = ended.await.unwrap();
-    let sample = "tidings_connections_closed_total{transport=\"sse\",reason=\"peer_timeout\"}";
-    assert_eq!(value_of(&metrics, sample), Some(1.0), "{metrics}");
+    assert_eq!(value_of(&metrics, &closed("sse", "peer_timeout")), Some(1.0), "{metrics}");
     drop(deaf);
+}
+
+async fn a_client_whose_queue_was_full_is_told_and_goes_on_from_where_it_was(way: Way) {
+    let config = "[stream]\nqueue_max_events = 64\n\
+                  [namespaces.bulk]\nhistory_size = 100000\ndurable = false\nsubscribe = [\"anyone\"]\n";
+    let node = Node::start_on(way, config).await;
+    let mut slow = deaf(&node, "channel=bulk:a").await;
+    let padding = "x".repeat(20_000);
+    let mut published = 0_u64;
+    while node.metric("tidings_events_dropped_total{reason=\"slow_consumer\"}").await == 0.0 {
+        assert!(published < 20_000, "the queue never filled");
+        // Few enough for the queue, as what is published together comes together.
+        let round = (published..published + 4).map(|n| json!({"channel": "bulk:a", "data": format!("{n} {padding}")}));
+        publish_all(&node, &round.collect::<Vec<_>>()).await;
+        published += 4;
+    }
+    // It reads again: all that was on its way, and why that ends.
+    let mut events = slow.until_end(LIMIT).await.unwrap();
+    let last = events.pop().unwrap();
+    assert_eq!(last.event, "closing", "{}", last.data);
+    assert_eq!(serde_json::from_str::<Value>(&last.data).unwrap()["reason"], "slow_consumer");
+    node.wait_for_metric(&closed("sse", "slow_consumer"), 1.0).await;
+    let mut seen: Vec<_> = events.iter().map(|event| event.data.split(' ').next().unwrap().to_owned()).collect();
+    assert!(!seen.is_empty() && seen.len() < published as usize, "{} of {published}", seen.len());
+    let mut back = node.stream(&format!("channel=bulk:a&last_event_id={}", slow.last_id())).await;
+    back.connected(LIMIT).await.unwrap();
+    let rest = next_data(&mut back, published as usize - seen.len()).await;
+    seen.extend(rest.iter().map(|data| data.split(' ').next().unwrap().to_owned()));
+    assert_eq!(seen, numbers(0..=published - 1));
 }

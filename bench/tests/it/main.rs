@@ -1,0 +1,3 @@
+//! The references as their clients see them.
+
+mod references;
