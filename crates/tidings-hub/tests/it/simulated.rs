@@ -221,3 +221,23 @@ fn a_stream_ends_at_its_time_and_its_socket_soon_after() {
     assert_eq!(test.node.hub.shard_sockets(), 0);
     test.node.assert_nothing_left();
 }
+
+/// A socket that says without truth that it takes bytes has taken none all the time.
+#[test]
+fn a_peer_that_takes_nothing_is_given_up_though_it_says_that_it_would() {
+    let mut test = Test::new();
+    let socket = test.open(LiveSettings { write_timeout: Duration::from_secs(1), ..patient(ROOMY) });
+    test.turn();
+    socket.0.lock().takes_bytes = 10;
+    test.node.publish("a", "never");
+    test.turn();
+    for _ in 0..11 {
+        assert_eq!(test.node.hub.connection_count(), 1);
+        test.pass(Duration::from_millis(90));
+        test.shard.on_ready(0, Readiness { readable: true, writable: true });
+        test.turn();
+    }
+    test.pass(MOMENT);
+    assert_eq!(test.node.closed(CloseReason::PeerTimeout), 1);
+    test.node.assert_nothing_left();
+}
