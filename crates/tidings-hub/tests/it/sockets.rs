@@ -126,7 +126,6 @@ fn who_reads_too_slowly_is_told_and_closed() {
     let mut client = open(&node, &["a"], patient(limits));
     let overflowed = || node.hub.counters().overflowed.get() > 0;
     let published = publish_until(&node, None, "the queue overflows", overflowed);
-    assert_eq!(node.hub.connection_count(), 1, "it is still to be told");
     let mut reader = Reader::new();
     assert!(read_until(&mut client, &mut reader, |_| false), "it comes to the end");
     assert!(reader.has_closed_as(CloseReason::SlowConsumer), "{:?}", reader.closing);
@@ -222,7 +221,6 @@ fn a_stream_that_the_server_ends_is_read_to_its_last_byte_though_the_client_has_
     assert_eq!(reader.events, numbers(0..count));
     assert!(reader.has_closed_as(CloseReason::Kicked));
     eventually("its end is counted", || node.closed(CloseReason::Kicked) == 1);
-    assert_eq!(node.hub.shard_sockets(), 1, "it lingers");
     drop(client);
     eventually("it lingers no longer than its peer", || node.hub.shard_sockets() == 0);
     node.assert_nothing_left();

@@ -19,7 +19,7 @@ use tidings_protocol::{
 };
 
 /// Ends a test that would hang.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) const ROOMY: QueueLimits = QueueLimits { max_bytes: 64 << 20, max_events: 100_000 };
 
