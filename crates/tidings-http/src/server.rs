@@ -139,6 +139,8 @@ async fn serve_connection(app: &App, router: Router, stream: TcpStream, peer: So
         .timer(TokioTimer::new())
         .header_read_timeout(settings.header_timeout)
         .max_buf_size(settings.limits.head_max_bytes)
+        // Answers are short: one buffer is cheaper to send than two.
+        .writev(false)
         .serve_connection(TokioIo::new(socket), service);
     let mut closed = pin!(closing.cancelled().fuse());
     let offer = poll_fn(|cx| {

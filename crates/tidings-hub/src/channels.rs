@@ -5,7 +5,6 @@ use std::{collections::hash_map::RandomState, hash::BuildHasher as _, sync::Arc}
 use hashbrown::HashTable;
 use indexmap::IndexMap;
 use slab::Slab;
-use smallvec::SmallVec;
 use tidings_protocol::Channel;
 
 use crate::{hub::Registration, session::Session};
@@ -27,13 +26,15 @@ pub(crate) struct Listeners {
     pub(crate) is_ready: bool,
     /// Those that tasks serve, by their number in the registry. Boxed, for most channels have none.
     sessions: Option<Box<IndexMap<u32, Arc<Session>>>>,
-    /// How many there are on each shard that has any.
-    shards: SmallVec<[(u16, u32); 2]>,
+    /// How many there are on each shard that has any. One inline: most channels have one listener.
+    on_first_shard: (u16, u32),
+    #[allow(clippy::box_collection, reason = "one word, for nearly all channels have none")]
+    on_other_shards: Option<Box<Vec<(u16, u32)>>>,
 }
 
 impl Listeners {
     pub(crate) fn new(channel: Channel, registration: Registration) -> Self {
-        Self { channel, registration, is_ready: false, sessions: None, shards: SmallVec::new() }
+        Self { channel, registration, is_ready: false, sessions: None, on_first_shard: (0, 0), on_other_shards: None }
     }
 
     pub(crate) fn sessions(&self) -> impl Iterator<Item = &Arc<Session>> {
@@ -42,12 +43,12 @@ impl Listeners {
 
     /// The shards to which the channel's events must go.
     pub(crate) fn shards(&self) -> impl Iterator<Item = u16> {
-        self.shards.iter().map(|(shard, _)| *shard)
+        self.counts().map(|(shard, _)| shard)
     }
 
     pub(crate) fn len(&self) -> usize {
         let sessions = self.sessions.as_ref().map_or(0, |sessions| sessions.len());
-        sessions + self.shards.iter().map(|(_, count)| *count as usize).sum::<usize>()
+        sessions + self.counts().map(|(_, count)| count as usize).sum::<usize>()
     }
 
     pub(crate) fn add_session(&mut self, session: &Arc<Session>) {
@@ -63,19 +64,42 @@ impl Listeners {
         }
     }
 
+    fn counts(&self) -> impl Iterator<Item = (u16, u32)> {
+        let others = self.on_other_shards.iter().flat_map(|others| others.iter());
+        std::iter::once(&self.on_first_shard).chain(others).copied().filter(|(_, count)| *count > 0)
+    }
+
     pub(crate) fn add_on_shard(&mut self, shard: u16) {
-        match self.shards.iter_mut().find(|(other, _)| *other == shard) {
+        let (first, count) = &mut self.on_first_shard;
+        if *count == 0 && self.on_other_shards.is_none() {
+            *first = shard;
+        }
+        if *first == shard {
+            *count += 1;
+            return;
+        }
+        let others = self.on_other_shards.get_or_insert_default();
+        match others.iter_mut().find(|(other, _)| *other == shard) {
             Some((_, count)) => *count += 1,
-            None => self.shards.push((shard, 1)),
+            None => others.push((shard, 1)),
         }
     }
 
     pub(crate) fn remove_on_shard(&mut self, shard: u16) {
-        if let Some(at) = self.shards.iter().position(|(other, _)| *other == shard) {
-            self.shards[at].1 -= 1;
-            if self.shards[at].1 == 0 {
-                self.shards.swap_remove(at);
+        let (first, count) = &mut self.on_first_shard;
+        if *first == shard {
+            *count = count.saturating_sub(1);
+            return;
+        }
+        let Some(others) = &mut self.on_other_shards else { return };
+        if let Some(at) = others.iter().position(|(other, _)| *other == shard) {
+            others[at].1 -= 1;
+            if others[at].1 == 0 {
+                others.swap_remove(at);
             }
+        }
+        if others.is_empty() {
+            self.on_other_shards = None;
         }
     }
 }
@@ -115,5 +139,36 @@ impl Channels {
 
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
+    }
+}
+
+const _: () = assert!(size_of::<Listeners>() <= 56, "a node has one for each channel");
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn listeners_on_shards_are_counted(steps in prop::collection::vec((any::<bool>(), 0..4_u16), 0..100)) {
+            let mut listeners = Listeners::new(Channel::parse("a").unwrap(), Registration(1));
+            let mut model = [0_usize; 4];
+            for (comes, shard) in steps {
+                let count = &mut model[usize::from(shard)];
+                if comes {
+                    listeners.add_on_shard(shard);
+                    *count += 1;
+                } else if *count > 0 {
+                    listeners.remove_on_shard(shard);
+                    *count -= 1;
+                }
+                prop_assert_eq!(listeners.len(), model.iter().sum::<usize>());
+                let mut shards: Vec<_> = listeners.shards().map(usize::from).collect();
+                shards.sort_unstable();
+                prop_assert_eq!(shards, (0..4).filter(|shard| model[*shard] > 0).collect::<Vec<_>>());
+            }
+        }
     }
 }

@@ -171,7 +171,6 @@ impl Hub {
         seen: Option<&Cursor>,
     ) -> Subscription {
         self.counters.opened[info.transport as usize].add(1);
-        let info = Arc::new(info);
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let mut channels = SmallVec::new();
@@ -184,13 +183,13 @@ impl Hub {
             channels.push(number);
         }
         let session = Arc::new(Session {
-            info: info.clone(),
+            info,
             number: state.registry.next_number(),
             channels,
             queue: Mutex::new(Queue::new(limits, format)),
             awaited: Mutex::new(0),
         });
-        state.registry.insert(info, Place::Session(session.clone()));
+        state.registry.insert(session.info.clone(), Place::Session(session.clone()));
         let mut awaited = 0;
         for number in &session.channels {
             if let Some(listeners) = state.channels.by_number(*number) {
@@ -283,7 +282,7 @@ impl Hub {
     }
 
     /// The connections that the filter means.
-    pub fn connections(&self, filter: &ConnectionFilter) -> Vec<Arc<ConnectionInfo>> {
+    pub fn connections(&self, filter: &ConnectionFilter) -> Vec<ConnectionInfo> {
         self.state.lock().registry.matching(filter).map(|(info, _)| info.clone()).collect()
     }
 

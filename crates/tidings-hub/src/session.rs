@@ -16,7 +16,7 @@ use crate::{
 };
 
 pub(crate) struct Session {
-    pub(crate) info: Arc<ConnectionInfo>,
+    pub(crate) info: ConnectionInfo,
     /// Its place in the hub's registry.
     pub(crate) number: u32,
     /// Its channels, by their numbers in the hub's index.

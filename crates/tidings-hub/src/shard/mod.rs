@@ -11,6 +11,7 @@
 mod connection;
 mod epoll;
 mod inbox;
+mod slots;
 mod socket;
 mod tcp_info;
 mod turn;

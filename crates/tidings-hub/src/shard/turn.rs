@@ -10,6 +10,7 @@ use super::{
     connection::{Connection, Next, nanos},
     epoll::Epoll,
     inbox::Inbox,
+    slots::Slots,
     wheel::Wheel,
 };
 use crate::{
@@ -44,7 +45,7 @@ pub struct Shard {
     pub(super) epoll: Option<Epoll>,
     connections: Vec<Option<Connection>>,
     /// For each channel by its number the slots of its listeners.
-    channels: Vec<SmallVec<[u32; 4]>>,
+    channels: Vec<Slots>,
     pub(super) wheel: Wheel,
     /// Slots that have something to write.
     dirty: Vec<u32>,
@@ -166,7 +167,7 @@ impl Shard {
     fn on_event(&mut self, channel: u32, frame: &Arc<SharedFrame>, now: Tick) {
         // Taken out, for a connection that ends here may leave the list.
         let Some(listeners) = self.channels.get_mut(channel as usize).map(std::mem::take) else { return };
-        for slot in &listeners {
+        for slot in listeners.as_slice() {
             let Some(Some(connection)) = self.connections.get_mut(*slot as usize) else { continue };
             match connection.push(frame, now, self.hub.counters()) {
                 Next::Write if !connection.is_dirty => {
@@ -187,7 +188,7 @@ impl Shard {
         let Some(listeners) = self.channels.get_mut(channel as usize).map(std::mem::take) else { return };
         let now_nanos = nanos(now);
         let mut busy: SmallVec<[(u32, Next); 8]> = SmallVec::new();
-        for slot in &listeners {
+        for slot in listeners.as_slice() {
             let Some(Some(connection)) = self.connections.get_mut(*slot as usize) else { continue };
             if !connection.is_idle() {
                 busy.push((*slot, connection.push(frame, now, self.hub.counters())));
@@ -217,10 +218,9 @@ impl Shard {
         for (channel, place) in &mut connection.channels {
             let channel = *channel as usize;
             if self.channels.len() <= channel {
-                self.channels.resize_with(channel + 1, SmallVec::new);
+                self.channels.resize_with(channel + 1, Slots::default);
             }
-            *place = self.channels[channel].len() as u32;
-            self.channels[channel].push(slot);
+            *place = self.channels[channel].push(slot);
         }
         let registered = match (&self.epoll, connection.socket().fd()) {
             (Some(epoll), Some(fd)) => epoll.add(fd, slot),
@@ -297,12 +297,8 @@ impl Shard {
         let (number, transport) = (connection.number, connection.transport);
         let channels = std::mem::take(&mut connection.channels);
         for (channel, place) in &channels {
-            let listeners = &mut self.channels[*channel as usize];
-            listeners.swap_remove(*place as usize);
-            if listeners.is_empty() {
-                *listeners = SmallVec::new();
-            } else if let Some(moved) = listeners.get(*place as usize)
-                && let Some(Some(other)) = self.connections.get_mut(*moved as usize)
+            if let Some(moved) = self.channels[*channel as usize].swap_remove(*place)
+                && let Some(Some(other)) = self.connections.get_mut(moved as usize)
                 && let Some((_, their_place)) = other.channels.iter_mut().find(|(number, _)| number == channel)
             {
                 *their_place = *place;

@@ -30,9 +30,13 @@ pub(crate) struct Wheel {
 struct Link {
     next: u32,
     previous: u32,
-    /// The granule it is due in; zero if it is not set.
-    due: u64,
+    /// The bucket it is in. Which turn of the wheel is meant need not be said: all that is set lies
+    /// within one turn after `now`.
+    bucket: u16,
 }
+
+/// A slot whose timer is not set.
+const UNSET: Link = Link { next: NONE, previous: NONE, bucket: u16::MAX };
 
 impl Wheel {
     pub(crate) fn new(now: Tick) -> Self {
@@ -43,18 +47,18 @@ impl Wheel {
     pub(crate) fn set(&mut self, slot: u32, at: Tick) {
         let index = slot as usize;
         if self.links.len() <= index {
-            self.links.resize(index + 1, Link { next: NONE, previous: NONE, due: 0 });
+            self.links.resize(index + 1, UNSET);
         }
         // Rounded up: nothing is due before its time.
         let due = (granule(at) + 1).clamp(self.now + 1, self.now + BUCKETS as u64 - 1);
-        let before = self.links[index].due;
-        if before != 0 && before <= due {
+        let before = self.links[index].bucket;
+        if before != UNSET.bucket && self.ahead(before.into()) <= self.ahead(bucket(due)) {
             return;
         }
         self.clear(slot);
         let bucket = bucket(due);
         let next = std::mem::replace(&mut self.heads[bucket], slot);
-        self.links[index] = Link { next, previous: NONE, due };
+        self.links[index] = Link { next, previous: NONE, bucket: bucket as u16 };
         if next != NONE {
             self.links[next as usize].previous = slot;
         }
@@ -64,11 +68,10 @@ impl Wheel {
     /// Takes the slot's timer away.
     pub(crate) fn clear(&mut self, slot: u32) {
         let Some(link) = self.links.get_mut(slot as usize) else { return };
-        let Link { next, previous, due } = *link;
-        if due == 0 {
+        let Link { next, previous, bucket } = std::mem::replace(link, UNSET);
+        if bucket == UNSET.bucket {
             return;
         }
-        link.due = 0;
         if next != NONE {
             self.links[next as usize].previous = previous;
         }
@@ -76,11 +79,16 @@ impl Wheel {
             self.links[previous as usize].next = next;
             return;
         }
-        let bucket = bucket(due);
+        let bucket = usize::from(bucket);
         self.heads[bucket] = next;
         if next == NONE {
             self.occupied[bucket / 64] &= !(1 << (bucket % 64));
         }
+    }
+
+    /// How many buckets after the next one to be looked at this one lies.
+    fn ahead(&self, of: usize) -> usize {
+        (of + BUCKETS - bucket(self.now + 1)) % BUCKETS
     }
 
     /// Takes one slot whose time has come.
@@ -114,8 +122,7 @@ impl Wheel {
         for _ in 0..=WORDS {
             if bits != 0 {
                 let found = word * 64 + bits.trailing_zeros() as usize;
-                let ahead = (found + BUCKETS - first) % BUCKETS;
-                return Some(self.now + 1 + ahead as u64);
+                return Some(self.now + 1 + self.ahead(found) as u64);
             }
             word = (word + 1) % WORDS;
             bits = self.occupied[word];
