@@ -132,6 +132,9 @@ async fn serve(stream: TcpStream, framing: Framing, lie: Lie, channels: &Channel
             break;
         }
     }
+    // With something unread a close would be a reset, which may destroy the answer on its way.
+    stream.shutdown().await?;
+    while stream.read(&mut [0; 1024]).await? > 0 {}
     Ok(())
 }
 
