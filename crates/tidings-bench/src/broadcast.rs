@@ -18,7 +18,7 @@ use crate::{
     report::{Progress, ServerUse, kind, write_server},
     scenario::Load,
     sequence::{Arrival, Sequence},
-    streams::{Channels, Heard, STALL_NANOS, Streams},
+    streams::{Channels, Heard, Streams},
     tally::Tally,
     target::{Message, ServerKind},
 };
@@ -197,13 +197,17 @@ struct Account {
     /// All streams have the messages before this one.
     done: u64,
     born: u64,
+    /// How many messages there are to be.
+    messages: u64,
     tally: Tally,
 }
 
 impl Account {
     fn hear(&mut self, index: usize, heard: Heard, now: u64) {
         match heard {
-            Heard::Said(Event::Message(Some(Payload { n, t }))) if t >= self.born => self.arrive(index, n, t, now),
+            Heard::Said(Event::Message(Some(Payload { n, t }))) if t >= self.born && n < self.messages => {
+                self.arrive(index, n, t, now);
+            }
             Heard::Said(Event::Message(_)) => self.tally.foreign += 1,
             Heard::Ended => self.end(index),
             Heard::Opened(_) => {
@@ -305,6 +309,7 @@ impl Casting {
             ring_max,
             done: 0,
             born: plan.born,
+            messages: plan.pace.messages(),
             tally: Tally::default(),
         };
         let shard = desk.shard;
@@ -433,7 +438,7 @@ impl Work for Casting {
             if mark != last.0 {
                 last = (mark, now);
             }
-            let has_stalled = now >= last.1 + STALL_NANOS;
+            let has_stalled = now >= last.1 + self.desk.patience_nanos;
             let mut next_due = None;
             if side.leads && side.published.is_none() {
                 next_due = self.publish(start, delivered, now)?;
@@ -452,7 +457,7 @@ impl Work for Casting {
                 break;
             }
             progress.tell(|| format!("{} of {messages} published, {delivered} delivered to all", self.published));
-            self.step(next_due.unwrap_or(last.1.max(now) + STALL_NANOS / 10))?;
+            self.step(next_due.unwrap_or(last.1.max(now) + self.desk.patience_nanos / 10))?;
         }
         self.look_at_slow_readers()
     }
@@ -477,6 +482,7 @@ mod tests {
             ring_max: 4,
             done: 0,
             born: 5,
+            messages: 3,
             tally: Tally::default(),
         };
         for index in 0..3 {
@@ -485,10 +491,12 @@ mod tests {
         let message = |n, t| Heard::Said(Event::Message(Some(Payload { n, t })));
         account.hear(0, message(0, 4), 9);
         assert_eq!((account.tally.foreign, account.tally.deliveries), (1, 0), "older than the run");
+        account.hear(0, message(3, 6), 9);
+        assert_eq!((account.tally.foreign, account.tally.deliveries), (2, 0), "never sent");
         account.hear(0, message(0, 6), 9);
         account.hear(1, message(0, 6), 9);
         account.hear(1, message(1, 6), 9);
-        assert_eq!((account.done, account.has_all(1)), (0, false));
+        assert_eq!((account.done, account.has_all(2)), (0, false));
         account.hear(2, Heard::Ended, 9);
         assert_eq!((account.done, account.has_all(1), account.has_all(2)), (1, true, false));
         account.hear(0, message(1, 6), 9);

@@ -45,6 +45,8 @@ pub struct Common {
     pub threads: u32,
     /// Client processes; with more than one, further threads are processes too.
     pub processes: u32,
+    /// How long nothing may come before the rest counts as lost.
+    pub patience: Duration,
     /// What runs as a client process: a program that calls [`crate::member`] when it is given
     /// `bench member`.
     pub program: PathBuf,
@@ -54,6 +56,7 @@ pub struct Common {
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Plan {
     pub(crate) target: Target,
+    pub(crate) patience_nanos: u64,
     pub(crate) load: scenario::Load,
 }
 
@@ -61,6 +64,8 @@ pub(crate) struct Plan {
 pub(crate) struct Desk {
     pub(crate) target: Arc<Target>,
     pub(crate) shard: Shard,
+    /// How long nothing may come before the rest counts as lost.
+    pub(crate) patience_nanos: u64,
     pub(crate) epoll: Epoll,
     pub(crate) buffer: Box<[u8]>,
 }
@@ -157,7 +162,7 @@ impl Crew {
     /// Starts the members and opens what is to be open. Answers what that came to.
     pub(crate) fn open(common: &Common, load: scenario::Load) -> anyhow::Result<(Self, Tally)> {
         let of = common.processes.max(1) * common.threads.max(1);
-        let plan = Plan { target: common.target.clone(), load };
+        let plan = Plan { target: common.target.clone(), patience_nanos: nanos(common.patience), load };
         let epoll = Epoll::new().context("setting up epoll")?;
         let mut links = Vec::new();
         let mut children = Vec::new();
@@ -247,7 +252,8 @@ fn start_process(common: &Common, epoll: &Epoll) -> anyhow::Result<(Member, Link
 
 fn open_work(plan: Plan, shard: Shard, epoll: Epoll) -> anyhow::Result<Box<dyn Work>> {
     let buffer = vec![0; BUFFER_BYTES].into_boxed_slice();
-    plan.load.open(Desk { target: Arc::new(plan.target), shard, epoll, buffer })
+    let Plan { target, patience_nanos, load } = plan;
+    load.open(Desk { target: Arc::new(target), shard, patience_nanos, epoll, buffer })
 }
 
 /// Works as a member: does what is said on standard input, and answers on standard output.

@@ -13,8 +13,9 @@ use rustix::{
 
 use crate::clock::now_nanos;
 
-/// Events taken from the kernel at a time.
-const EVENTS_MAX: usize = 1024;
+/// Events taken from the kernel at a time: few enough that what is due meanwhile waits less than a
+/// millisecond.
+const EVENTS_MAX: usize = 256;
 
 /// What is due within this is waited for without sleeping: waking up takes about as long.
 const SPIN_NANOS: u64 = 50_000;

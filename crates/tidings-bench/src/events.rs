@@ -36,6 +36,7 @@ pub struct Scanner {
     /// The beginning of a line whose end has not come.
     line: Vec<u8>,
     event: Event,
+    payload: Option<Payload>,
     has_data: bool,
     after_cr: bool,
     at_start: bool,
@@ -43,7 +44,14 @@ pub struct Scanner {
 
 impl Default for Scanner {
     fn default() -> Self {
-        Self { line: Vec::new(), event: Event::Message(None), has_data: false, after_cr: false, at_start: true }
+        Self {
+            line: Vec::new(),
+            event: Event::Message(None),
+            payload: None,
+            has_data: false,
+            after_cr: false,
+            at_start: true,
+        }
     }
 }
 
@@ -87,26 +95,25 @@ impl Scanner {
         match line {
             [] => {
                 let event = std::mem::replace(&mut self.event, Event::Message(None));
+                let payload = self.payload.take();
                 if std::mem::take(&mut self.has_data) {
-                    take(event);
+                    take(if event == Event::Message(None) { Event::Message(payload) } else { event });
                 }
             }
             [b':', ..] => take(Event::Comment),
             [b'd', ..] => {
                 if let Some(data) = value(line, b"data")
                     && !std::mem::replace(&mut self.has_data, true)
-                    && let Event::Message(payload) = &mut self.event
                 {
-                    *payload = Payload::read(data);
+                    self.payload = Payload::read(data);
                 }
             }
             [b'e', ..] => {
                 if let Some(name) = value(line, b"event") {
-                    self.event = match (name, self.event) {
-                        (b"connected", _) => Event::Connected,
-                        (b"gap", _) => Event::Gap,
-                        (b"closing", _) => Event::Closing,
-                        (_, Event::Message(payload)) => Event::Message(payload),
+                    self.event = match name {
+                        b"connected" => Event::Connected,
+                        b"gap" => Event::Gap,
+                        b"closing" => Event::Closing,
                         _ => Event::Message(None),
                     };
                 }

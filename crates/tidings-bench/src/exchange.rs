@@ -160,7 +160,10 @@ impl Exchange {
         if ready.is_writable {
             self.flush(epoll)?;
         }
-        while ready.is_readable {
+        if !ready.is_readable {
+            return Ok(());
+        }
+        loop {
             let Some(socket) = &self.socket else { return Ok(()) };
             let read = match unless_blocked((&*socket).read(buffer)) {
                 Ok(None) => return Ok(()),
@@ -177,7 +180,6 @@ impl Exchange {
                 return Ok(());
             }
         }
-        Ok(())
     }
 
     /// Reads answers; whether the connection may go on.

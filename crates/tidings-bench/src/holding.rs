@@ -54,17 +54,18 @@ impl Holding {
         Ok(Self { desk, plan, streams, tally })
     }
 
-    /// Waits once, at most until then; whether anything was ready.
+    /// Waits once, at most until then; whether any stream was ready.
     fn step(&mut self, until: u64) -> anyhow::Result<bool> {
-        let count = self.desk.epoll.wait(Some(until))?;
-        for at in 0..count {
+        let mut was_ready = false;
+        for at in 0..self.desk.epoll.wait(Some(until))? {
             let ready = self.desk.epoll.ready(at);
             if ready.kind == Kind::Stream {
+                was_ready = true;
                 self.streams.ready(ready, &mut self.desk.buffer, |_, heard, _| self.tally.hear(heard));
             }
         }
         self.tally.push_bytes = self.streams.bytes_received;
-        Ok(count > 0)
+        Ok(was_ready)
     }
 }
 

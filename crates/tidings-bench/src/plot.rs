@@ -9,6 +9,7 @@ use plotters::{
 };
 
 const SIZE: (u32, u32) = (960, 540);
+const FONT: (&str, i32) = ("sans-serif", 15);
 
 /// Colours that are told apart by those who do not see all of them (Okabe and Ito).
 const COLOURS: [RGBColor; 7] = [
@@ -112,6 +113,8 @@ where
             .configure_mesh()
             .x_desc(axes.x)
             .y_desc(axes.y)
+            .label_style(FONT)
+            .axis_desc_style(FONT)
             .x_label_formatter(axes.x_label)
             .y_label_formatter(axes.y_label)
             .draw()
@@ -127,6 +130,7 @@ where
         chart
             .configure_series_labels()
             .position(SeriesLabelPosition::UpperLeft)
+            .label_font(FONT)
             .background_style(WHITE.mix(0.85))
             .border_style(BLACK.mix(0.3))
             .draw()
@@ -149,7 +153,9 @@ mod tests {
         let svg = latency_svg("latency <of> all", &[curve("first", 1.0), curve("second", 3.0)]).unwrap();
         assert!(svg.starts_with("<svg") && svg.contains("first") && svg.contains("second"), "{svg}");
         assert!(svg.contains("latency &lt;of&gt; all") && svg.contains("99 %"), "{svg}");
-        assert_eq!(svg.matches("<polyline").count(), 4, "two curves, two keys: {svg}");
+        for colour in ["#0072B2", "#D55E00"] {
+            assert_eq!(svg.matches(colour).count(), 2, "a curve and its key: {svg}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::{
     report::{Progress, kind},
     scenario::Load,
     sequence::{Arrival, Sequence},
-    streams::{Channels, Heard, STALL_NANOS, Streams},
+    streams::{Channels, Heard, Streams},
     tally::Tally,
     target::{Message, ServerKind, Url},
 };
@@ -299,10 +299,11 @@ impl Asking {
             if self.tally.requests != last.0 {
                 last = (self.tally.requests, now_nanos());
             }
-            anyhow::ensure!(now_nanos() < last.1 + STALL_NANOS, "the API does not answer");
-            self.step(last.1 + STALL_NANOS)?;
+            anyhow::ensure!(now_nanos() < last.1 + self.desk.patience_nanos, "the API does not answer");
+            self.step(last.1 + self.desk.patience_nanos)?;
         }
-        self.tally.requests = 0;
+        // What was kept from before the run has come by now, or counts as somebody else's.
+        (self.tally.requests, self.tally.deliveries) = (0, 0);
         self.users.iter_mut().for_each(|user| (user.exchange.bytes_sent, user.exchange.bytes_received) = (0, 0));
         self.streams.bytes_received = 0;
         self.tally.opened_seconds = seconds_between(began, now_nanos());
@@ -474,12 +475,12 @@ impl Work for Asking {
             };
             let is_answered = self.open_changes == 0 && self.changes.is_empty();
             let is_asking = || self.users.iter().any(|user| user.exchange.under_way() > 0);
-            if now >= end && ((is_answered && !is_asking()) || now >= end + STALL_NANOS) {
+            if now >= end && ((is_answered && !is_asking()) || now >= end + self.desk.patience_nanos) {
                 break;
             }
             let Tally { requests, deliveries, .. } = self.tally;
             progress.tell(|| format!("{what}: {requests} requests, {deliveries} events"));
-            self.step(if next > now && now < end { next } else { now + STALL_NANOS / 10 })?;
+            self.step(if next > now && now < end { next } else { now + self.desk.patience_nanos / 10 })?;
         }
         self.close();
         Ok(())

@@ -15,7 +15,6 @@ use crate::{
     process,
     report::{Progress, ServerUse, kind, write_server},
     scenario::Load,
-    streams::STALL_NANOS,
     tally::Tally,
     target::{ServerKind, Target},
 };
@@ -218,9 +217,9 @@ impl Work for Publishing {
             if now >= end && under_way == 0 {
                 return Ok(());
             }
-            ensure!(now < end + STALL_NANOS, "{under_way} requests were not answered");
+            ensure!(now < end + self.desk.patience_nanos, "{under_way} requests were not answered");
             progress.tell(|| format!("{} events, {:.0} s left", self.tally.messages, seconds_between(now, end)));
-            self.tend(if now < end { end } else { end + STALL_NANOS })?;
+            self.tend(if now < end { end } else { end + self.desk.patience_nanos })?;
         }
     }
 

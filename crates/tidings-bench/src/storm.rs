@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How long events of a catch-up may keep coming, and for how long none may before it is over.
-const CATCH_UP_NANOS: (u64, u64) = (30_000_000_000, 500_000_000);
+const CATCH_UP_NANOS: (u64, u64) = (30_000_000_000, 2_000_000_000);
 
 /// What to do.
 #[derive(Clone)]

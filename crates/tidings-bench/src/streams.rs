@@ -313,8 +313,13 @@ impl Slot {
                 return Ok(());
             }
         }
-        while ready.is_readable {
-            let Some(read) = unless_blocked((&*socket).read(buffer)).context("reading the stream")? else { break };
+        if !ready.is_readable {
+            return Ok(());
+        }
+        loop {
+            let Some(read) = unless_blocked((&*socket).read(buffer)).context("reading the stream")? else {
+                return Ok(());
+            };
             anyhow::ensure!(read > 0, "the server ended the stream");
             let now = now_nanos();
             *bytes_received += read as u64;
@@ -363,9 +368,8 @@ impl Slot {
             }
             anyhow::ensure!(!has_ended, "the server ended the stream");
             if read < buffer.len() && !ready.is_closed {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
     }
 }

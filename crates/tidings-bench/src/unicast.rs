@@ -18,7 +18,7 @@ use crate::{
     report::{Progress, ServerUse, kind, write_server},
     scenario::Load,
     sequence::{Arrival, Sequence},
-    streams::{Channels, Heard, STALL_NANOS, Shard, Streams},
+    streams::{Channels, Heard, Shard, Streams},
     tally::Tally,
     target::{Message, ServerKind},
 };
@@ -376,14 +376,14 @@ impl Work for Posting {
                 last = (mark, now);
             }
             let is_idle = self.account.free.len() == self.publishers.len() && self.account.outstanding == 0;
-            let has_stalled = now >= last.1 + STALL_NANOS;
+            let has_stalled = now >= last.1 + self.desk.patience_nanos;
             if (is_all_sent && is_idle) || (has_stalled && (is_all_sent || self.account.free.is_empty())) {
                 break;
             }
             let Tally { requests, deliveries, .. } = self.account.tally;
             progress.tell(|| format!("{requests} published, {deliveries} delivered"));
             let can_send = next > now && !self.account.free.is_empty();
-            let deadline = last.1.max(now) + STALL_NANOS / 10;
+            let deadline = last.1.max(now) + self.desk.patience_nanos / 10;
             self.step(if can_send && !is_all_sent {
                 next.min(deadline)
             } else if now < end {

@@ -116,6 +116,13 @@ impl Waiting {
         }
     }
 
+    /// What waits need wait no longer.
+    pub(crate) fn flush(&mut self) {
+        if let Self::Many(many) = self {
+            many.flush_at = None;
+        }
+    }
+
     /// Drops all frames but one that has been written in part. Answers how many were dropped.
     pub(crate) fn clear(&mut self, format: Format) -> usize {
         let before = self.len();

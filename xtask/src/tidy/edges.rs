@@ -57,7 +57,7 @@ const OWNED: [(&str, &[&str], &str); 6] = [
     ("rusqlite", &["tidings-broker", "tidings-store"], "SQL is an adapter's business"),
     ("sqlx", &["tidings-store"], "SQL is an adapter's business"),
     // Clients of their own, so that what they measure and check is not the server's code.
-    ("hyper", &["tidings-http", "tidings-bench", "tidings-testkit"], "only tidings-http knows HTTP"),
+    ("hyper", &["tidings-http", "tidings-testkit"], "only tidings-http knows HTTP"),
 ];
 
 /// What cargo knows of the members of the workspace.

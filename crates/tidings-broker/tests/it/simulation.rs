@@ -8,12 +8,15 @@ mod client;
 mod clock;
 mod cluster;
 mod model;
+mod shards;
+mod sights;
+mod wire;
 mod world;
 
 use world::{Setting, World};
 
-/// Steps of each setting: six hundred thousand together.
-const STEPS: u64 = 100_000;
+/// Steps of each setting: nine hundred thousand together.
+const STEPS: u64 = 150_000;
 
 fn from_environment(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -25,8 +28,9 @@ fn simulate(partitions: usize, nodes: usize) {
     let steps = from_environment("TIDINGS_SIM_STEPS").unwrap_or(STEPS);
     let mut world = World::new(Setting { partitions, nodes, seed });
     world.run(steps);
-    let sights = &world.sights;
-    eprintln!("{partitions} partitions, {nodes} nodes, seed {seed}: {steps} steps, {sights:?}");
+    let (sights, shards) = (&world.sights, world.shard_sights.lock());
+    eprintln!("{partitions} partitions, {nodes} nodes, seed {seed}: {steps} steps, {sights:?}, {shards:?}");
+    drop(shards);
     if steps >= STEPS {
         world.assert_saw_enough();
     }

@@ -133,6 +133,11 @@ impl Connection {
         self.socket
     }
 
+    /// Frames and bytes that wait.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        (self.waiting.len(), self.waiting.bytes(self.format))
+    }
+
     fn is_stalled(&self) -> bool {
         self.flow == Flow::Stalled
     }
@@ -179,22 +184,43 @@ impl Connection {
         Next::Write
     }
 
-    /// An event of one of its channels.
-    pub(super) fn push(&mut self, frame: &Arc<SharedFrame>, now: Tick, counters: &Counters) -> Next {
+    /// An event of one of its channels. `done` is told each frame that the socket takes whole.
+    pub(super) fn push(
+        &mut self,
+        frame: &Arc<SharedFrame>,
+        now: Tick,
+        counters: &Counters,
+        done: impl FnMut(&SharedFrame),
+    ) -> Next {
         if self.ending.is_some() {
             return Next::Keep;
         }
-        match self.waiting.push(frame, self.format, self.settings.limits, now, counters) {
-            Pushed::Waits { .. } if self.is_stalled() => Next::Keep,
-            Pushed::Waits { is_news: false } => Next::Keep,
+        let (format, limits) = (self.format, self.settings.limits);
+        let mut pushed = self.waiting.push(frame, format, limits, now, counters);
+        let mut next = Next::Keep;
+        if pushed == Pushed::NoRoom && !self.is_stalled() {
+            // It may be the shard that is behind, and not the peer: what waits goes out first.
+            self.waiting.flush();
+            next = self.write(now, done);
+            if matches!(next, Next::Lost { .. }) {
+                return next;
+            }
+            pushed = self.waiting.push(frame, format, limits, now, counters);
+        }
+        match pushed {
+            Pushed::Waits { .. } if self.is_stalled() => next,
+            Pushed::Waits { is_news: false } => next,
             Pushed::Waits { is_news: true } if self.waiting.flush_at().is_some() => Next::Timer,
             Pushed::Waits { is_news: true } => Next::Write,
             Pushed::NoRoom => {
-                let dropped = self.waiting.clear(self.format) + 1;
+                let dropped = self.waiting.clear(format) + 1;
                 counters.overflowed.add(dropped);
                 let reason =
                     if self.socket.is_peer_lost() { CloseReason::PeerTimeout } else { CloseReason::SlowConsumer };
-                self.end(reason)
+                match self.end(reason) {
+                    Next::Keep => next,
+                    end => end,
+                }
             }
         }
     }
@@ -294,16 +320,16 @@ impl Connection {
             match self.socket.receive(buffer) {
                 Ok(0) => return self.lose(CloseReason::ClientClosed),
                 Ok(bytes) => {
+                    // Of a lingering peer too: one that sends as fast as it is read must not hold up the others.
+                    self.input_bytes = self.input_bytes.saturating_add(bytes as u32);
+                    if self.input_bytes > INPUT_MAX_BYTES {
+                        return self.lose(CloseReason::Error);
+                    }
                     if let Some(lingering) = self.ending.as_mut().and_then(|ending| ending.lingering.as_mut()) {
                         if now >= lingering.ends_at {
                             return Next::Gone;
                         }
                         lingering.idle_until = (now + LINGER_IDLE).min(lingering.ends_at);
-                        continue;
-                    }
-                    self.input_bytes = self.input_bytes.saturating_add(bytes as u32);
-                    if self.input_bytes > INPUT_MAX_BYTES {
-                        return self.lose(CloseReason::Error);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Next::Keep,

@@ -167,20 +167,23 @@ impl Shard {
     fn on_event(&mut self, channel: u32, frame: &Arc<SharedFrame>, now: Tick) {
         // Taken out, for a connection that ends here may leave the list.
         let Some(listeners) = self.channels.get_mut(channel as usize).map(std::mem::take) else { return };
+        let mut lost: SmallVec<[(u32, Next); 8]> = SmallVec::new();
         for slot in listeners.as_slice() {
             let Some(Some(connection)) = self.connections.get_mut(*slot as usize) else { continue };
-            match connection.push(frame, now, self.hub.counters()) {
+            let done =
+                observe(connection.transport, &mut self.delivered, &mut self.latencies, &mut self.wall, &*self.time);
+            match connection.push(frame, now, self.hub.counters(), done) {
                 Next::Write if !connection.is_dirty => {
                     connection.is_dirty = true;
                     self.dirty.push(*slot);
                 }
                 Next::Keep | Next::Write => {}
                 Next::Timer => self.wheel.set(*slot, connection.deadline()),
-                // An event ends no stream at once: there is `closing` to be written first.
-                Next::Ended(_) | Next::Lost { .. } | Next::Gone => {}
+                next @ (Next::Ended(_) | Next::Lost { .. } | Next::Gone) => lost.push((*slot, next)),
             }
         }
         self.channels[channel as usize] = listeners;
+        lost.into_iter().for_each(|(slot, next)| self.follow(slot, next));
     }
 
     /// The last event of those that have come: whoever has nothing else to be written gets it at once.
@@ -191,7 +194,14 @@ impl Shard {
         for slot in listeners.as_slice() {
             let Some(Some(connection)) = self.connections.get_mut(*slot as usize) else { continue };
             if !connection.is_idle() {
-                busy.push((*slot, connection.push(frame, now, self.hub.counters())));
+                let done = observe(
+                    connection.transport,
+                    &mut self.delivered,
+                    &mut self.latencies,
+                    &mut self.wall,
+                    &*self.time,
+                );
+                busy.push((*slot, connection.push(frame, now, self.hub.counters(), done)));
                 continue;
             }
             let wall = self.wall.now(&*self.time);
@@ -275,8 +285,9 @@ impl Shard {
                 if !std::mem::replace(&mut connection.is_dirty, true) {
                     self.dirty.push(slot);
                 }
-                // The wheel has let go of it if it was its timer.
-                self.wheel.set(slot, connection.deadline());
+                // The wheel has let go of it if it was its timer. What is due already is written in this turn;
+                // a timer in the past would come up again at once, before those of others.
+                self.wheel.set(slot, connection.deadline().max(self.time.tick()));
             }
             Next::Timer => self.wheel.set(slot, connection.deadline()),
             Next::Ended(reason) => {
@@ -332,8 +343,28 @@ impl Shard {
         }
     }
 
+    /// Frames and bytes that wait in a slot.
+    pub fn waiting(&self, slot: u32) -> (usize, usize) {
+        let connection = self.connections.get(slot as usize).and_then(Option::as_ref);
+        connection.map_or((0, 0), Connection::waiting)
+    }
+
     /// One more than the highest slot that has been in use.
     pub fn slots(&self) -> u32 {
         self.connections.len() as u32
+    }
+}
+
+/// Counts what a connection that is behind has taken meanwhile.
+fn observe<'a>(
+    transport: Transport,
+    delivered: &'a mut [usize; Transport::ALL.len()],
+    latencies: &'a mut LocalLatencies,
+    wall: &'a mut WallClock,
+    time: &'a dyn Time,
+) -> impl FnMut(&SharedFrame) + 'a {
+    move |frame| {
+        delivered[transport as usize] += 1;
+        latencies.observe(wall.now(time).saturating_sub(frame.logged.event.sent_at));
     }
 }

@@ -75,6 +75,9 @@ pub struct CommonArguments {
     /// What the names of the channels begin with.
     #[arg(long, value_name = "TEXT", default_value = "bench:")]
     channel_prefix: String,
+    /// How long nothing may come before the rest counts as lost.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    patience: Duration,
     /// Sign users' tokens with this secret (HS256): each stream is then one of a user u0, u1, …, on their
     /// personal channel where the scenario has a channel for each stream.
     #[arg(long, value_name = "SECRET", env = "TIDINGS_AUTH__JWT_HS256_SECRET", hide_env_values = true, value_parser = secret)]
@@ -388,6 +391,7 @@ fn common(arguments: &CommonArguments) -> Result<Common, Failure> {
         pids: arguments.pids.clone(),
         threads: arguments.threads,
         processes: arguments.processes,
+        patience: arguments.patience,
         program: std::env::current_exe()?,
     })
 }

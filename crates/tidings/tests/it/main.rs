@@ -21,6 +21,7 @@ mod node;
 mod operations;
 mod operations_page;
 mod page;
+mod plain_server;
 mod publish;
 mod publish_api;
 mod rates;

@@ -18,20 +18,25 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tidings_core::stream::{Item, Resume, Stream};
-use tidings_hub::{Format, Hub};
+use tidings_hub::{ConnectionId, Format, Hub};
 use tidings_protocol::{
-    Channel, CloseReason, Cursor, EventId, GapReason, LoggedEvent, Millis, Partition, PartitionCursor, Position,
-    envelope::{Connected, Gap},
+    Channel, CloseReason, Cursor, EventId, GapReason, Millis, Partition, PartitionCursor, Position,
+    envelope::{Closing, Connected, Envelope, Gap},
     sse::{self, Parsed, Parser},
 };
 
 use super::{
     cluster::{Cluster, Replay},
     model::Known,
+    sights::{Sights, count},
+    wire::{Blocks, Peer, SharedWire},
 };
 
-/// Frames that a socket takes before the peer reads some.
-const SOCKET_FRAMES: usize = 6;
+/// Carries the event's own id beside the cursor.
+pub(crate) const FORMAT: Format = Format::SseEnvelope;
+
+const GAP_REASONS: [GapReason; 5] =
+    [GapReason::Evicted, GapReason::Expired, GapReason::Restart, GapReason::Epoch, GapReason::Unusable];
 
 /// A waker that remembers that it was woken.
 #[derive(Default)]
@@ -43,47 +48,73 @@ impl Wake for Flag {
     }
 }
 
-/// What has been written to the client and not been read by it.
-#[derive(Default)]
-struct Socket {
-    frames: VecDeque<(Bytes, Item)>,
-    waker: Option<Waker>,
-    /// The server gives up waiting for the next items, and asks again.
-    interrupt: bool,
-}
-
-/// The server's side of a connection.
+/// The server's side of a connection, and how far the client has read.
 struct Connection {
-    task: Option<Pin<Box<dyn Future<Output = CloseReason>>>>,
-    socket: Arc<Mutex<Socket>>,
+    /// Until a shard serves it, or it has ended.
+    task: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    wire: SharedWire,
     flag: Arc<Flag>,
     parser: Parser,
+    blocks: Blocks,
+    closing: Option<CloseReason>,
     hub: Arc<Hub>,
+    id: ConnectionId,
 }
 
-async fn serve(mut stream: Stream, socket: Arc<Mutex<Socket>>) -> CloseReason {
+async fn serve(mut stream: Stream, wire: SharedWire) {
     let mut items = Vec::new();
     loop {
-        poll_fn(|cx| {
-            let mut socket = socket.lock();
-            if socket.frames.len() < SOCKET_FRAMES {
-                return Poll::Ready(());
+        poll_fn(|cx| wire.lock().poll_room(cx)).await;
+        if stream.is_live() {
+            wire.lock().begin_live();
+            match hand_over(stream, &wire) {
+                None => return,
+                Some(back) => stream = back,
             }
-            socket.waker = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
+        }
         let result = {
             let mut next = pin!(stream.next(&mut items));
-            poll_fn(|cx| match std::mem::take(&mut socket.lock().interrupt) {
+            poll_fn(|cx| match std::mem::take(&mut wire.lock().interrupt) {
                 true => Poll::Ready(None),
                 false => next.as_mut().poll(cx).map(Some),
             })
             .await
         };
-        socket.lock().frames.extend(items.drain(..).map(|item| (encode(&item), item)));
+        let mut wire = wire.lock();
+        for item in items.drain(..) {
+            if matches!(item, Item::Live(_)) {
+                wire.begin_live();
+            }
+            wire.write(&encode(&item));
+        }
         if let Some(Err(reason)) = result {
-            return reason;
+            let mut bytes = Vec::new();
+            sse::write_closing(&mut bytes, &Closing { reason: reason.to_string(), retry: Some(1500) });
+            wire.write(&bytes);
+            return;
+        }
+    }
+}
+
+/// Gives the stream to a shard, if that is wanted. Gives it back if no shard takes it.
+fn hand_over(mut stream: Stream, wire: &SharedWire) -> Option<Stream> {
+    let Some(adoption) = wire.lock().take_offer() else { return Some(stream) };
+    let (has_frames, close) = (stream.subscription().waiting().0 > 0, stream.subscription().close_reason());
+    match stream.hand_over(adoption) {
+        Ok(()) => {
+            let mut wire = wire.lock();
+            wire.asked.extend(close);
+            let mut sights = wire.sights.lock();
+            sights.handed_over += 1;
+            sights.handed_over_with_frames += u64::from(has_frames);
+            sights.handed_over_closed += u64::from(close.is_some());
+            None
+        }
+        Err(back) => {
+            let (stream, adoption) = *back;
+            drop(adoption);
+            wire.lock().not_taken();
+            Some(stream)
         }
     }
 }
@@ -96,28 +127,24 @@ fn encode(item: &Item) -> Bytes {
                 Connected { connection: String::new(), node: String::new(), user: None, channels: Vec::new() };
             sse::write_connected(&mut bytes, cursor.as_ref(), &connected);
         }
-        Item::Replayed { logged, cursor } => return Format::Sse.encode(cursor, logged),
+        Item::Replayed { logged, cursor } => return FORMAT.encode(cursor, logged),
         Item::Gap { channels, reason, cursor } => {
             let channels = channels.iter().map(|channel| channel.as_str().to_owned()).collect();
             sse::write_gap(&mut bytes, cursor, &Gap { channels, reason: reason.to_string() });
         }
-        Item::Live(frame) => return frame.bytes(Format::Sse).clone(),
+        Item::Live(frame) => return frame.bytes(FORMAT).clone(),
     }
     bytes.into()
 }
 
-/// What was seen to happen, so that a run which saw nothing of it is not taken for a proof.
-#[derive(Debug, Default)]
-pub(crate) struct Sights {
-    pub(crate) replayed: u64,
-    pub(crate) live: u64,
-    pub(crate) conflated_away: u64,
-    pub(crate) past: u64,
-    pub(crate) in_gaps: u64,
-    pub(crate) gaps: HashMap<GapReason, u64>,
-    pub(crate) closed: HashMap<CloseReason, u64>,
-    pub(crate) cut_in_catch_up: u64,
-    pub(crate) resumed_elsewhere: u64,
+/// What came of reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Progress {
+    Nothing,
+    /// Bytes, and no event was complete.
+    Bytes,
+    /// An event, or the end of the stream.
+    Event,
 }
 
 /// One client over all its connections.
@@ -140,6 +167,8 @@ pub(crate) struct Client {
     /// What it need not get of what is before its first fence.
     replay: Replay,
     is_live: bool,
+    /// Whether it was cut off within a frame.
+    was_cut_inside_frame: bool,
     /// Whether it is this one that is being looked at, should a check fail.
     is_at_work: bool,
     trail: VecDeque<String>,
@@ -160,6 +189,7 @@ impl Client {
             gaps: HashMap::new(),
             replay: Replay::default(),
             is_live: false,
+            was_cut_inside_frame: false,
             is_at_work: false,
             trail: VecDeque::new(),
         }
@@ -169,7 +199,15 @@ impl Client {
         self.connection.is_some()
     }
 
-    pub(crate) fn on_connect(&mut self, stream: Stream, hub: Arc<Hub>, resume: Resume, is_new_chain: bool) {
+    pub(crate) fn on_connect(
+        &mut self,
+        stream: Stream,
+        wire: SharedWire,
+        hub: Arc<Hub>,
+        resume: Resume,
+        is_new_chain: bool,
+        sights: &mut Sights,
+    ) {
         self.note(format!(
             "connect to node {} with {} for {:?}, new chain: {is_new_chain}",
             self.node,
@@ -190,22 +228,43 @@ impl Client {
         };
         self.is_live = false;
         self.resume = resume;
-        let socket = Arc::new(Mutex::new(Socket::default()));
         let flag = Arc::new(Flag(AtomicBool::new(true)));
-        let task: Pin<Box<dyn Future<Output = CloseReason>>> = Box::pin(serve(stream, socket.clone()));
-        self.connection = Some(Connection { task: Some(task), socket, flag, parser: Parser::new(1 << 20), hub });
+        let id = stream.info().id;
+        let task: Pin<Box<dyn Future<Output = ()>>> = Box::pin(serve(stream, wire.clone()));
+        self.connection = Some(Connection {
+            task: Some(task),
+            wire,
+            flag,
+            parser: Parser::new(1 << 20),
+            blocks: Blocks::default(),
+            closing: None,
+            hub,
+            id,
+        });
+        sights.resumed_after_cut_inside_frame +=
+            u64::from(std::mem::take(&mut self.was_cut_inside_frame) && !is_new_chain);
     }
 
-    /// The connection breaks: what it has not read is lost.
-    pub(crate) fn cut(&mut self, sights: &mut Sights) {
-        if let Some(connection) = self.connection.take() {
-            sights.cut_in_catch_up += u64::from(!self.is_live && self.cursor.is_some());
-            self.note(format!("cut; {} frames unread", connection.socket.lock().frames.len()));
-        }
+    pub(crate) fn connection_id(&self) -> Option<ConnectionId> {
+        self.connection.as_ref().map(|connection| connection.id)
+    }
+
+    pub(crate) fn wire(&self) -> Option<&SharedWire> {
+        self.connection.as_ref().map(|connection| &connection.wire)
+    }
+
+    /// The connection breaks: what it has not read is lost. How the server learns of it is said by `peer`.
+    pub(crate) fn cut(&mut self, peer: Peer, sights: &mut Sights) {
+        let Some(connection) = self.connection.take() else { return };
+        sights.cut_in_catch_up += u64::from(!self.is_live && self.cursor.is_some());
+        self.was_cut_inside_frame = !connection.blocks.is_whole();
+        sights.cut_inside_frame += u64::from(self.was_cut_inside_frame);
+        self.note(format!("cut ({peer:?}); {} bytes unread", connection.wire.lock().unread_bytes()));
+        leave(&connection.wire, peer);
     }
 
     /// Lets the server's side run, if it was woken. What is read for this client's replay is noted.
-    pub(crate) fn poll(&mut self, is_spurious: bool, cluster: &Mutex<Cluster>, sights: &mut Sights) -> bool {
+    pub(crate) fn poll(&mut self, is_spurious: bool, cluster: &Mutex<Cluster>) -> bool {
         let Some(connection) = &mut self.connection else { return false };
         let Some(task) = &mut connection.task else { return false };
         if !connection.flag.0.swap(false, SeqCst) && !is_spurious {
@@ -213,10 +272,8 @@ impl Client {
         }
         cluster.lock().replay = Replay::default();
         let waker = Waker::from(connection.flag.clone());
-        if let Poll::Ready(reason) = task.as_mut().poll(&mut Context::from_waker(&waker)) {
+        if task.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
             connection.task = None;
-            *sights.closed.entry(reason).or_default() += 1;
-            self.note(format!("closed: {reason}"));
         }
         let replay = std::mem::take(&mut cluster.lock().replay);
         self.replay.fences.extend(replay.fences);
@@ -227,66 +284,109 @@ impl Client {
     /// Makes the server give up waiting and wait anew, as a transport's `select!` does.
     pub(crate) fn interrupt(&mut self) {
         if let Some(connection) = &mut self.connection {
-            connection.socket.lock().interrupt = true;
+            connection.wire.lock().interrupt = true;
             connection.flag.0.store(true, SeqCst);
         }
     }
 
-    /// Reads one frame. `false` if there is none; the end of the stream counts as one.
-    pub(crate) fn read(&mut self, cluster: &Mutex<Cluster>, now: Millis, sights: &mut Sights) -> bool {
-        let Some(connection) = &mut self.connection else { return false };
-        let mut socket = connection.socket.lock();
-        let Some((bytes, item)) = socket.frames.pop_front() else {
-            drop(socket);
-            if connection.task.is_none() {
-                self.connection = None;
-                return true;
+    /// Reads some bytes. `peer` is what the client does should it have come to the stream's end.
+    pub(crate) fn read(
+        &mut self,
+        max_bytes: usize,
+        peer: Peer,
+        cluster: &Mutex<Cluster>,
+        now: Millis,
+        sights: &mut Sights,
+    ) -> Progress {
+        let Some(connection) = &mut self.connection else { return Progress::Nothing };
+        let (bytes, is_live) = connection.wire.lock().read(max_bytes);
+        if bytes.is_empty() {
+            let wire = connection.wire.lock();
+            let is_over = if wire.is_on_shard { wire.has_ended() } else { connection.task.is_none() };
+            let is_dropped = wire.is_dropped();
+            drop(wire);
+            if !is_over {
+                return Progress::Nothing;
             }
-            return false;
-        };
-        if let Some(waker) = socket.waker.take() {
-            waker.wake();
+            match connection.closing {
+                Some(reason) => count(&mut sights.closed, reason),
+                None => assert!(is_dropped, "the stream ends without a word"),
+            }
+            self.was_cut_inside_frame = !connection.blocks.is_whole();
+            self.note("the end".to_owned());
+            if let Some(connection) = self.connection.take() {
+                leave(&connection.wire, peer);
+            }
+            return Progress::Event;
         }
-        drop(socket);
+        bytes.iter().for_each(|byte| connection.blocks.push(*byte));
         let mut parsed = Vec::new();
         connection.parser.push(&bytes, |event| parsed.push(event)).expect("a short frame");
-        let [Parsed::Event { event, id, .. }] = &parsed[..] else { panic!("not one event: {parsed:?}") };
-        let cursor = match &item {
-            Item::Connected { cursor } => cursor.as_ref(),
-            Item::Replayed { cursor, .. } | Item::Gap { cursor, .. } => Some(cursor),
-            Item::Live(frame) => Some(&frame.cursor),
-        };
-        assert_eq!(id.is_empty(), cursor.is_none(), "{event} with id {id:?} for {cursor:?}");
-        if let Some(cursor) = cursor {
-            assert_eq!(id.parse::<Cursor>().as_ref(), Ok(cursor), "the id of a frame is its cursor");
-            self.earlier_ids.push(std::mem::replace(&mut self.last_id, id.clone()));
-        }
         let hub = connection.hub.clone();
         self.is_at_work = true;
-        let trail = format!("{now}: {}", describe(&item));
-        self.note(trail);
+        let mut progress = Progress::Bytes;
         let cluster = cluster.lock();
-        match item {
-            Item::Connected { cursor } => self.on_connected(cursor, now, &cluster),
-            Item::Replayed { logged, cursor } => {
-                sights.replayed += 1;
-                self.on_event(&logged, &cursor, &cluster);
-                self.claim(cursor, &hub, now, &cluster, sights);
-            }
-            Item::Gap { channels, reason, cursor } => {
-                *sights.gaps.entry(reason).or_default() += 1;
-                self.on_gap(&channels, reason, &cursor, now, &cluster);
-                self.claim(cursor, &hub, now, &cluster, sights);
-            }
-            Item::Live(frame) => {
-                sights.live += 1;
-                self.is_live = true;
-                self.on_event(&frame.logged, &frame.cursor, &cluster);
-                self.claim(frame.cursor.clone(), &hub, now, &cluster, sights);
+        for parsed in parsed {
+            if let Parsed::Event { event, data, id } = parsed {
+                progress = Progress::Event;
+                self.on_frame(&event, &data, id, is_live, &hub, now, &cluster, sights);
             }
         }
         self.is_at_work = false;
-        true
+        progress
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what a frame is held against")]
+    fn on_frame(
+        &mut self,
+        event: &str,
+        data: &str,
+        id: String,
+        is_live: bool,
+        hub: &Hub,
+        now: Millis,
+        cluster: &Cluster,
+        sights: &mut Sights,
+    ) {
+        let cursor = match id.is_empty() {
+            true => None,
+            false => Some(id.parse::<Cursor>().expect("an id is a cursor")),
+        };
+        self.note(format!("{now}: {event} {data} at {:?}, live: {is_live}", cursor.as_ref().map(places)));
+        if event == "closing" {
+            let closing: Closing = serde_json::from_str(data).expect("the data of `closing`");
+            let reason = CloseReason::ALL.into_iter().find(|reason| reason.as_str() == closing.reason);
+            let connection = self.connection.as_mut().expect("it is being read");
+            assert_eq!(connection.closing, None, "a stream ends once");
+            connection.closing = Some(reason.expect("a reason"));
+            return;
+        }
+        if id != self.last_id && !id.is_empty() {
+            self.earlier_ids.push(std::mem::replace(&mut self.last_id, id));
+        }
+        if event == "connected" {
+            return self.on_connected(cursor, now, cluster);
+        }
+        let cursor = cursor.expect("an event has an id");
+        match event {
+            "gap" => {
+                let gap: Gap = serde_json::from_str(data).expect("the data of `gap`");
+                let reason = GAP_REASONS.into_iter().find(|reason| reason.as_str() == gap.reason);
+                let reason = reason.expect("a reason");
+                let channels: Vec<_> = gap.channels.iter().map(|c| c.parse().expect("a channel")).collect();
+                count(&mut sights.gaps, reason);
+                self.on_gap(&channels, reason, &cursor, now, cluster);
+            }
+            "message" => {
+                sights.live += u64::from(is_live);
+                sights.replayed += u64::from(!is_live);
+                self.is_live |= is_live;
+                let envelope: Envelope<'_> = serde_json::from_str(data).expect("the whole event");
+                self.on_event(&envelope, &cursor, cluster);
+            }
+            other => panic!("an event {other}"),
+        }
+        self.claim(cursor, hub, now, cluster, sights);
     }
 
     fn on_connected(&mut self, cursor: Option<Cursor>, now: Millis, cluster: &Cluster) {
@@ -314,11 +414,19 @@ impl Client {
         }
     }
 
-    fn on_event(&mut self, logged: &LoggedEvent, cursor: &Cursor, cluster: &Cluster) {
-        let id = logged.id();
-        assert!(self.channels.contains(&logged.event.channel), "an event of {}", logged.event.channel);
-        assert_eq!(cluster.partition_of(&logged.event.channel), id.partition);
+    fn on_event(&mut self, envelope: &Envelope<'_>, cursor: &Cursor, cluster: &Cluster) {
+        let channel: Channel = envelope.channel.parse().expect("a channel");
+        let (partition, at) = envelope.id.parse::<Cursor>().expect("an event's id").entries().next().expect("a place");
+        let id = EventId { partition, at };
+        assert!(self.channels.contains(&channel), "an event of {channel}");
+        assert_eq!(cluster.partition_of(&channel), id.partition);
         assert_eq!(cursor.get(id.partition), Some(id.at), "the frame of an event says that it was read");
+        let model = cluster.model(partition);
+        if model.epoch == at.epoch {
+            let known = model.events(&channel, at.position.previous(), at.position);
+            let [known] = known else { panic!("{id:?} of {channel} was not published: {known:?}") };
+            assert_eq!(*known.data, *envelope.data.get(), "the data of {id:?}");
+        }
         if let Some(before) = self.cursor.as_ref().and_then(|before| before.get(id.partition)) {
             assert_eq!(before.epoch, id.at.epoch, "an epoch begins with a gap");
             assert!(before.position < id.at.position, "{:?} comes after {:?}", id.at, before);
@@ -467,14 +575,15 @@ fn places(cursor: &Cursor) -> String {
     cursor.entries().map(place).collect::<Vec<_>>().join(" ")
 }
 
-fn describe(item: &Item) -> String {
-    let event = |logged: &LoggedEvent| format!("{} {}", logged.event.channel, places(&logged.id().into()));
-    match item {
-        Item::Connected { cursor } => format!("connected at {:?}", cursor.as_ref().map(places)),
-        Item::Replayed { logged, cursor } => format!("replayed {} at {}", event(logged), places(cursor)),
-        Item::Gap { channels, reason, cursor } => format!("gap {reason} in {channels:?} at {}", places(cursor)),
-        Item::Live(frame) => format!("live {} at {}", event(&frame.logged), places(&frame.cursor)),
-    }
+/// The client's side of a connection ends.
+fn leave(wire: &SharedWire, peer: Peer) {
+    let offer = {
+        let mut wire = wire.lock();
+        wire.set_peer(peer);
+        wire.offer.take()
+    };
+    // It holds the wire itself, and takes its lock when it goes.
+    drop(offer);
 }
 
 impl Drop for Client {

@@ -13,6 +13,7 @@ use tidings_protocol::{Channel, Epoch, EventId, LoggedEvent, Millis, Position};
 pub(crate) struct Known {
     pub(crate) id: EventId,
     pub(crate) conflate: Option<Box<str>>,
+    pub(crate) data: Box<str>,
     expires_at: Option<Millis>,
     /// From when on history may drop it.
     droppable_at: Millis,
@@ -95,6 +96,7 @@ impl Model {
         known.events.push(Known {
             id: logged.id(),
             conflate: logged.event.conflate.clone(),
+            data: logged.event.data.as_json().into(),
             expires_at: logged.event.expires_in_secs.map(|secs| logged.accepted_at + secs * 1000),
             droppable_at: logged.accepted_at + namespace.history_ttl.as_millis() as Millis,
         });

@@ -10,18 +10,21 @@ use tidings_core::{
     feed::Delivery,
     stream::{Resume, Streams},
 };
-use tidings_hub::{ConnectionId, ConnectionInfo, Format, Hub, QueueLimits, Time as _, Transport};
+use tidings_hub::{ConnectionId, ConnectionInfo, Hub, QueueLimits, Time as _, Transport, shard::Shard};
 use tidings_protocol::{
     Channel, CloseReason, Cursor, Data, Epoch, Event, EventType, GapReason, Position, limits::POSITION_MAX,
 };
 
 use super::{
-    client::{Client, Sights},
+    client::{Client, FORMAT, Progress},
     clock::SimClock,
     cluster::{Cluster, SimBroker, partition},
+    shards::Held,
+    sights::{ShardSights, Sights, counted},
+    wire::Peer,
 };
 
-const CLIENTS: usize = 8;
+pub(crate) const CLIENTS: usize = 8;
 
 /// One way to run it.
 #[derive(Debug, Clone, Copy)]
@@ -31,27 +34,29 @@ pub(crate) struct Setting {
     pub(crate) seed: u64,
 }
 
-struct Node {
-    hub: Arc<Hub>,
+pub(crate) struct Node {
+    pub(crate) hub: Arc<Hub>,
     delivery: Delivery,
     streams: Streams,
+    pub(crate) shards: Vec<Shard>,
+    /// What they were given, until it is dropped.
+    pub(crate) held: Vec<Held>,
 }
 
 pub(crate) struct World {
     setting: Setting,
-    rng: StdRng,
-    clock: Arc<SimClock>,
+    pub(crate) rng: StdRng,
+    pub(crate) clock: Arc<SimClock>,
     namespaces: SharedNamespaces,
-    cluster: Arc<Mutex<Cluster>>,
-    nodes: Vec<Node>,
-    clients: Vec<Client>,
-    channels: Vec<Channel>,
+    pub(crate) cluster: Arc<Mutex<Cluster>>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) channels: Vec<Channel>,
     step: Cell<u64>,
     /// Whether connections break at this time, so that there are others in which they last.
-    is_stormy: bool,
-    later_fences: u64,
-    conflated: u64,
+    pub(crate) is_stormy: bool,
     pub(crate) sights: Sights,
+    pub(crate) shard_sights: Arc<Mutex<ShardSights>>,
 }
 
 /// Small sizes, so that everything overflows, is evicted and expires all the time.
@@ -108,11 +113,13 @@ impl World {
             channels: channels(),
             step: Cell::new(0),
             is_stormy: true,
-            later_fences: 0,
-            conflated: 0,
             sights: Sights::default(),
+            shard_sights: Arc::default(),
         };
-        world.nodes = (0..setting.nodes).map(|node| world.begin_node(node)).collect();
+        for node in 0..setting.nodes {
+            let node = world.begin_node(node);
+            world.nodes.push(node);
+        }
         world
     }
 
@@ -122,25 +129,37 @@ impl World {
             self.take_step();
         }
         self.settle();
+        self.all_leave();
+        (0..self.nodes.len()).for_each(|node| self.add_up(node));
     }
 
-    fn begin_node(&self, node: usize) -> Node {
+    fn begin_node(&mut self, node: usize) -> Node {
         let incarnation = self.cluster.lock().begin_node(node);
         let broker = || SimBroker { cluster: self.cluster.clone(), node, incarnation };
         let hub = Hub::new(self.cluster.lock().heads(), Box::new(broker()));
         let (namespaces, clock) = (self.namespaces.clone(), self.clock.clone());
         Node {
             delivery: Delivery { hub: hub.clone(), namespaces: namespaces.clone(), clock: clock.clone() },
-            streams: Streams { hub: hub.clone(), broker: Arc::new(broker()), namespaces, clock },
+            streams: Streams { hub: hub.clone(), broker: Arc::new(broker()), namespaces, clock: clock.clone() },
+            shards: (0..self.rng.random_range(0..=2))
+                .map(|_| Shard::simulated(&hub, clock.clone()).expect("it needs nothing"))
+                .collect(),
+            held: Vec::new(),
             hub,
         }
+    }
+
+    fn add_up(&mut self, node: usize) {
+        let counters = self.nodes[node].hub.counters();
+        self.sights.later_fences += counters.later_fences.get();
+        self.sights.conflated += counters.conflated.get();
     }
 
     fn take_step(&mut self) {
         if self.rng.random_ratio(1, 300) {
             self.is_stormy = !self.is_stormy;
         }
-        match self.rng.random_range(0..1000) {
+        match self.rng.random_range(0..1600) {
             0..110 => self.append(),
             110..340 => self.deliver_some(),
             340..440 => {
@@ -150,12 +169,12 @@ impl World {
             440..700 => {
                 let is_spurious = self.rng.random_ratio(1, 20);
                 let client = self.rng.random_range(0..CLIENTS);
-                self.clients[client].poll(is_spurious, &self.cluster, &mut self.sights);
+                self.poll(client, is_spurious);
             }
             700..890 => self.read_some(),
             890..920 if self.is_stormy => {
-                let client = self.rng.random_range(0..CLIENTS);
-                self.clients[client].cut(&mut self.sights);
+                let (client, peer) = (self.rng.random_range(0..CLIENTS), self.choose_cut());
+                self.clients[client].cut(peer, &mut self.sights);
             }
             900..940 => {
                 if let Some(client) = (0..CLIENTS).find(|client| !self.clients[*client].is_connected()) {
@@ -199,7 +218,9 @@ impl World {
                 self.cluster.lock().begin_epoch(number);
                 self.restart_nodes(|_| true);
             }
-            _ if self.rng.random_ratio(1, 3) => self.settle(),
+            997..1000 if self.rng.random_ratio(1, 3) => self.settle(),
+            997..1000 if self.rng.random_ratio(1, 20) => self.all_leave(),
+            1000.. => self.take_shard_step(),
             _ => {}
         }
     }
@@ -226,40 +247,49 @@ impl World {
     fn deliver_some(&mut self) {
         let node = self.rng.random_range(0..self.nodes.len());
         let number = self.rng.random_range(0..self.setting.partitions);
-        for _ in 0..self.rng.random_range(1..8) {
-            if !self.deliver(node, number) {
-                return;
-            }
-        }
+        let count = self.rng.random_range(1..8);
+        self.deliver(node, number, count);
     }
 
-    fn deliver(&self, node: usize, number: usize) -> bool {
-        let item = self.cluster.lock().take_item(node, number);
-        let Some(item) = item else { return false };
-        self.nodes[node].delivery.deliver([item]);
-        true
+    /// Delivers so many items at once, or as many as there are. `false` if there are none.
+    fn deliver(&self, node: usize, number: usize, count: usize) -> bool {
+        let items: Vec<_> = (0..count).map_while(|_| self.cluster.lock().take_item(node, number)).collect();
+        let has_some = !items.is_empty();
+        self.nodes[node].delivery.deliver(items);
+        has_some
     }
 
     fn read_some(&mut self) {
         let client = self.rng.random_range(0..CLIENTS);
         // The higher the number, the slower the client.
         for _ in 0..self.rng.random_range(1..=1 + (CLIENTS - client) / 2) {
-            if !self.clients[client].read(&self.cluster, self.clock.now(), &mut self.sights) {
+            let max_bytes = if self.rng.random_ratio(1, 4) { usize::MAX } else { self.rng.random_range(1..500) };
+            // Some never close their side.
+            let is_polite = self.rng.random_ratio(3, 4);
+            let peer = if is_polite { Peer::HalfClosed } else { Peer::Silent { is_known: false } };
+            if self.read(client, max_bytes, peer) == Progress::Nothing {
                 return;
             }
         }
     }
 
-    fn cut_all(&mut self) {
-        self.clients.iter_mut().for_each(|client| client.cut(&mut self.sights));
+    fn read(&mut self, client: usize, max_bytes: usize, peer: Peer) -> Progress {
+        let now = self.clock.now();
+        self.clients[client].read(max_bytes, peer, &self.cluster, now, &mut self.sights)
+    }
+
+    pub(crate) fn cut_all(&mut self) {
+        for client in 0..CLIENTS {
+            let peer = self.choose_cut();
+            self.clients[client].cut(peer, &mut self.sights);
+        }
     }
 
     fn restart_nodes(&mut self, is_meant: impl Fn(usize) -> bool) {
         for node in (0..self.nodes.len()).filter(|node| is_meant(*node)) {
-            self.clients.iter_mut().filter(|client| client.node == node).for_each(|c| c.cut(&mut self.sights));
-            let counters = self.nodes[node].hub.counters();
-            self.later_fences += counters.later_fences.get();
-            self.conflated += counters.conflated.get();
+            let of_node = self.clients.iter_mut().filter(|client| client.node == node);
+            of_node.for_each(|client| client.cut(Peer::HalfClosed, &mut self.sights));
+            self.add_up(node);
             self.nodes[node] = self.begin_node(node);
         }
     }
@@ -269,6 +299,7 @@ impl World {
         let before = self.clients[client].node;
         let node = self.rng.random_range(0..self.nodes.len());
         self.sights.resumed_elsewhere += u64::from(node != before);
+        let number = client;
         let client = &mut self.clients[client];
         client.node = node;
         if client.channels.is_empty() || self.rng.random_ratio(1, 8) {
@@ -285,8 +316,14 @@ impl World {
             channels: client.channels.clone().into(),
         };
         let limits = QueueLimits { max_bytes: 1200, max_events: self.rng.random_range(2..12) };
-        let stream = self.nodes[node].streams.open(info, Format::Sse, limits, resume.clone());
-        client.on_connect(stream, self.nodes[node].hub.clone(), resume, is_new_chain);
+        let wire = self.new_wire(limits);
+        let Node { streams, hub, .. } = &self.nodes[node];
+        let stream = streams.open(info, FORMAT, limits, resume.clone());
+        let hub = hub.clone();
+        self.clients[number].on_connect(stream, wire, hub, resume, is_new_chain, &mut self.sights);
+        if self.rng.random() {
+            self.offer(number, is_calm);
+        }
     }
 
     /// Where a client says that it was, and whether that is something else than where it really was.
@@ -335,57 +372,74 @@ impl World {
 
     /// Nothing new happens until all that is under way has arrived. Then nobody may lack anything.
     fn settle(&mut self) {
+        let mut is_quiet = false;
         for round in 0.. {
             assert!(round < 10_000, "it never settles");
-            let mut is_busy = false;
-            for client in 0..CLIENTS {
-                if !self.clients[client].is_connected() {
-                    self.connect(client, true);
-                    is_busy = true;
+            match self.settle_round() {
+                Progress::Nothing if is_quiet => break,
+                Progress::Nothing => {
+                    // Windows end by themselves, and then there may be more.
+                    self.clock.advance(200);
+                    is_quiet = true;
                 }
-            }
-            for node in 0..self.nodes.len() {
-                is_busy |= self.cluster.lock().answer(node);
-                for number in 0..self.setting.partitions {
-                    while self.deliver(node, number) {
-                        is_busy = true;
-                    }
-                }
-            }
-            for client in &mut self.clients {
-                is_busy |= client.poll(false, &self.cluster, &mut self.sights);
-                while client.read(&self.cluster, self.clock.now(), &mut self.sights) {
-                    is_busy = true;
-                }
-            }
-            if !is_busy {
-                // Windows end by themselves, and then there may be more.
-                self.clock.advance(200);
-                let woken = self.clients.iter_mut().any(|client| client.poll(false, &self.cluster, &mut self.sights));
-                if !woken {
-                    break;
-                }
+                // Only heartbeats, if nothing else comes of it.
+                Progress::Bytes => {}
+                Progress::Event => is_quiet = false,
             }
         }
         let now = self.clock.now();
         self.clients.iter_mut().for_each(|client| client.must_have_all(&self.cluster, now, &mut self.sights));
     }
 
+    fn settle_round(&mut self) -> Progress {
+        let mut progress = Progress::Nothing;
+        for client in 0..CLIENTS {
+            if !self.clients[client].is_connected() {
+                self.connect(client, true);
+                progress = Progress::Event;
+            }
+        }
+        for node in 0..self.nodes.len() {
+            if self.cluster.lock().answer(node) {
+                progress = Progress::Event;
+            }
+            for number in 0..self.setting.partitions {
+                if self.deliver(node, number, usize::MAX) {
+                    progress = Progress::Event;
+                }
+            }
+        }
+        for client in 0..CLIENTS {
+            if self.poll(client, false) {
+                progress = Progress::Event;
+            }
+        }
+        progress = progress.max(self.settle_shards());
+        for client in 0..CLIENTS {
+            loop {
+                let read = self.read(client, usize::MAX, Peer::HalfClosed);
+                progress = progress.max(read);
+                if read == Progress::Nothing {
+                    break;
+                }
+            }
+        }
+        progress
+    }
+
     /// That the run was worth something: each thing it is about did happen.
     pub(crate) fn assert_saw_enough(&self) {
-        let counted = |counter: fn(&tidings_hub::Counters) -> u64| -> u64 {
-            self.nodes.iter().map(|node| counter(node.hub.counters())).sum()
-        };
         let sights = &self.sights;
-        let later_fences = self.later_fences + counted(|counters| counters.later_fences.get());
-        let conflated = self.conflated + counted(|counters| counters.conflated.get());
-        let gaps = |reason| sights.gaps.get(&reason).copied().unwrap_or_default();
-        let closed = |reason| sights.closed.get(&reason).copied().unwrap_or_default();
+        let gaps = |reason| counted(&sights.gaps, reason);
+        let closed = |reason| counted(&sights.closed, reason);
+        let shards = self.shard_sights.lock();
+        let shard_closed = |reason| counted(&shards.closed, reason);
+        let shard_lost = |reason| counted(&shards.lost, reason);
         for (what, count) in [
             ("replayed events", sights.replayed),
             ("live events", sights.live),
-            ("later fences", later_fences),
-            ("conflated events", conflated),
+            ("later fences", sights.later_fences),
+            ("conflated events", sights.conflated),
             ("events that a newer one replaced", sights.conflated_away),
             ("events past their time", sights.past),
             ("events in gaps", sights.in_gaps),
@@ -397,6 +451,28 @@ impl World {
             ("gaps of restarts", gaps(GapReason::Restart)),
             ("gaps of new epochs", gaps(GapReason::Epoch)),
             ("gaps of unusable cursors", gaps(GapReason::Unusable)),
+            ("cuts within a frame", sights.cut_inside_frame),
+            ("resumes after one", sights.resumed_after_cut_inside_frame),
+            ("times that all left", sights.all_left),
+            ("streams that a shard took", shards.handed_over),
+            ("streams that it took with what waited", shards.handed_over_with_frames),
+            ("streams that no shard took", shards.not_taken),
+            ("short writes within a frame", shards.short_inside_frame),
+            ("short writes within `closing`", shards.short_inside_closing),
+            ("heartbeats", shards.heartbeats),
+            ("half heartbeats", shards.half_heartbeats),
+            ("stalls", shards.stalls),
+            ("write timeouts", shards.write_timeouts),
+            ("sockets that lingered in vain", shards.lingered_in_vain),
+            ("events that a newer one replaced on a shard", shards.conflated),
+            ("clients that sent too much", shards.too_much_input),
+            ("slow consumers of a shard", shard_closed(CloseReason::SlowConsumer)),
+            ("streams that an operator closed on a shard", shard_closed(CloseReason::Kicked)),
+            ("streams that a shard drained", shard_closed(CloseReason::Drain)),
+            ("streams that grew too old", shard_closed(CloseReason::MaxAge)),
+            ("clients that left a shard", shard_lost(CloseReason::ClientClosed)),
+            ("clients that reset a shard's socket", shard_lost(CloseReason::ClientReset)),
+            ("peers of a shard that were lost", shard_lost(CloseReason::PeerTimeout)),
         ] {
             assert!(count > 0, "no {what} in {:?}", self.setting);
         }
