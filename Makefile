@@ -4,24 +4,25 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run setup test fmt lint doc tidy unit stress bench
+.PHONY: help run setup test fmt lint doc tidy unit stress sanitize bench
 
 CARGO ?= cargo
 # Where cargo puts the server, for tests that start it.
 TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
 help:
-	@echo 'make run     start a development server (cargo run --release -- serve --dev)'
-	@echo 'make test    install what is missing, then everything below'
-	@echo 'make fmt     check the format'
-	@echo 'make lint    clippy, warnings denied'
-	@echo 'make doc     documentation, warnings denied'
-	@echo 'make tidy    the shape of the workspace'
-	@echo 'make unit    all tests'
-	@echo 'make stress  the long crash-and-resume run'
-	@echo 'make bench   compare with others on this machine, and write docs/benchmarks.md; with QUICK=1 a look in'
-	@echo '             minutes that is written elsewhere, with STRESS=1 the stress run too, with'
-	@echo '             SECTIONS="broadcast idle" some of it'
+	@echo 'make run       start a development server (cargo run --release -- serve --dev)'
+	@echo 'make test      install what is missing, then everything below'
+	@echo 'make fmt       check the format'
+	@echo 'make lint      clippy, warnings denied'
+	@echo 'make doc       documentation, warnings denied'
+	@echo 'make tidy      the shape of the workspace'
+	@echo 'make unit      all tests'
+	@echo 'make stress    the long crash-and-resume run'
+	@echo 'make sanitize  the crate with unsafe code under the address sanitizer'
+	@echo 'make bench     compare with others on this machine, and write docs/benchmarks.md; with QUICK=1 a look in'
+	@echo '               minutes that is written elsewhere, with STRESS=1 the stress run too, with'
+	@echo '               SECTIONS="broadcast idle" some of it'
 
 run:
 	$(CARGO) run --release --locked -- serve --dev
@@ -62,6 +63,14 @@ unit:
 stress:
 	$(CARGO) build --release --locked
 	$(CARGO) run --release --locked -p tidings-testkit --bin stress -- --binary '$(TARGET_DIR)/release/tidings'
+
+# The sanitizers are options of the nightly compiler, which brings their runtime with its library.
+sanitize:
+	@$(CARGO) +nightly --version >/dev/null 2>&1 || { \
+	  echo 'sanitize: there is no nightly toolchain; install it: rustup toolchain install nightly --profile minimal' >&2; \
+	  exit 1; }
+	RUSTFLAGS='-Zsanitizer=address' $(CARGO) +nightly test -p tidings-hub --lib --tests --locked \
+	  --target x86_64-unknown-linux-gnu
 
 # Everything that is measured is built as users build it: the release profile.
 bench:

@@ -99,6 +99,8 @@ struct ShardEntry {
     inbox: Arc<Inbox>,
     free_slots: Vec<u32>,
     slots: u32,
+    /// Whether it takes no more.
+    has_ended: bool,
 }
 
 impl ShardEntry {
@@ -336,13 +338,13 @@ impl Hub {
     pub(crate) fn add_shard(&self, inbox: Arc<Inbox>) -> u16 {
         let mut state = self.state.lock();
         let number = state.shards.len() as u16;
-        state.shards.push(ShardEntry { inbox, free_slots: Vec::new(), slots: 0 });
+        state.shards.push(ShardEntry { inbox, free_slots: Vec::new(), slots: 0, has_ended: false });
         number
     }
 
     /// Whether there are shards, so that live streams need no task.
     pub fn has_shards(&self) -> bool {
-        !self.state.lock().shards.is_empty()
+        !self.state.lock().shards.iter().all(|shard| shard.has_ended)
     }
 
     /// How many sockets the shards hold, those that are being closed included.
@@ -360,7 +362,9 @@ impl Hub {
     pub(crate) fn hand_over(&self, session: &Session, adoption: Adoption) -> Result<(), Adoption> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let Some(shard) = (0..state.shards.len()).min_by_key(|at| state.shards[*at].sockets()) else {
+        let is_there = |at: &usize| !state.shards[*at].has_ended;
+        let shards = (0..state.shards.len()).filter(is_there);
+        let Some(shard) = shards.min_by_key(|at| state.shards[*at].sockets()) else {
             return Err(adoption);
         };
         let Some((waiting, format, close)) = session.queue.lock().hand_over() else { return Err(adoption) };
@@ -407,7 +411,15 @@ impl Hub {
 
     /// Tells the shards to end now, with whatever they hold.
     pub(crate) fn stop_shards(&self) {
-        self.state.lock().shards.iter().for_each(|shard| shard.inbox.push(Message::Stop));
+        for shard in &mut self.state.lock().shards {
+            shard.has_ended = true;
+            shard.inbox.push(Message::Stop);
+        }
+    }
+
+    /// The shard takes no more: what was handed over to it by now is all.
+    pub(crate) fn end_shard(&self, shard: u16) {
+        self.state.lock().shards[usize::from(shard)].has_ended = true;
     }
 }
 

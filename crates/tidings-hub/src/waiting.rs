@@ -260,3 +260,163 @@ impl Many {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tidings_protocol::{Channel, Cursor, Data, Epoch, Event, EventType, LoggedEvent, Partition, Position};
+
+    use super::*;
+
+    const FORMAT: Format = Format::Sse;
+
+    const LIMITS: QueueLimits = QueueLimits { max_bytes: 1500, max_events: 10 };
+
+    /// The data of each frame is its number, so that its bytes tell it from all others.
+    fn frame(number: usize, size: usize, conflate: Option<u8>, window_millis: u64) -> Arc<SharedFrame> {
+        let event = Event {
+            channel: Channel::parse("a").unwrap(),
+            event_type: EventType::default(),
+            data: Data::trusted(format!("\"{number}{}\"", "x".repeat(size))),
+            sent_at: 0,
+            key: None,
+            conflate: conflate.map(|value| value.to_string().into()),
+            expires_in_secs: None,
+        };
+        let partition = Partition::new(0).unwrap();
+        let position = Position(number as u64 + 1);
+        let logged =
+            LoggedEvent { partition, epoch: Epoch(1), position, previous: Position::ZERO, accepted_at: 0, event };
+        let cursor: Cursor = logged.id().into();
+        let window = if conflate.is_some() { Tick::from_millis(window_millis) } else { Tick::ZERO };
+        Arc::new(SharedFrame::new(Arc::new(logged), cursor, window))
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Push { size: usize, conflate: Option<u8>, window_millis: u64 },
+        Write { most: usize },
+        Take { max_bytes: usize },
+        Clear,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (0..200_usize, prop::option::of(0..3_u8), prop::sample::select(vec![0, 0, 100_u64]))
+                .prop_map(|(size, conflate, window_millis)| Step::Push { size, conflate, window_millis }),
+            4 => (0..600_usize).prop_map(|most| Step::Write { most }),
+            1 => (0..600_usize).prop_map(|max_bytes| Step::Take { max_bytes }),
+            1 => Just(Step::Clear),
+        ]
+    }
+
+    /// What a queue is, simply: frames, and how much of the first is written.
+    #[derive(Default)]
+    struct Model {
+        frames: Vec<Arc<SharedFrame>>,
+        written: usize,
+    }
+
+    impl Model {
+        fn bytes(&self) -> Vec<u8> {
+            let all: Vec<u8> = self.frames.iter().flat_map(|frame| frame.bytes(FORMAT).to_vec()).collect();
+            all[self.written..].to_vec()
+        }
+
+        fn push(&mut self, frame: &Arc<SharedFrame>) -> bool {
+            let whole = usize::from(self.written > 0);
+            if let Some(at) = (whole..self.frames.len()).find(|at| frame.replaces(&self.frames[*at])) {
+                self.frames.remove(at);
+            }
+            let bytes: usize = self.frames.iter().chain([frame]).map(|frame| frame.bytes(FORMAT).len()).sum();
+            let fits = self.frames.len() < LIMITS.max_events && bytes <= LIMITS.max_bytes;
+            if fits || self.frames.is_empty() {
+                self.frames.push(frame.clone());
+            }
+            fits || self.frames.len() == 1
+        }
+    }
+
+    fn gathered(waiting: &Waiting) -> Vec<u8> {
+        let mut slices: SmallVec<[IoSlice<'_>; 16]> = SmallVec::new();
+        assert!(waiting.gather(FORMAT, usize::MAX, &mut slices), "ten frames fit");
+        slices.iter().flat_map(|slice| slice.to_vec()).collect()
+    }
+
+    proptest! {
+        /// However the bytes go out, they are those of the frames in their order, each frame is told once
+        /// when it is whole, and a newer event never touches one that is written in part.
+        #[test]
+        fn what_goes_out_is_what_the_model_has(steps in prop::collection::vec(step(), 0..80)) {
+            let (mut waiting, mut model) = (Waiting::default(), Model::default());
+            let counters = Counters::default();
+            for (number, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Push { size, conflate, window_millis } => {
+                        let frame = frame(number, size, conflate, window_millis);
+                        let has_room = model.push(&frame);
+                        let pushed = waiting.push(&frame, FORMAT, LIMITS, Tick::ZERO, &counters);
+                        prop_assert_eq!(pushed != Pushed::NoRoom, has_room);
+                    }
+                    Step::Write { most } => {
+                        let written = most.min(model.bytes().len());
+                        let mut done = Vec::new();
+                        waiting.advance(FORMAT, written, |frame| done.push(frame.logged.position));
+                        model.written += written;
+                        let mut should_be = Vec::new();
+                        while let Some(first) = model.frames.first().filter(|f| f.bytes(FORMAT).len() <= model.written) {
+                            model.written -= first.bytes(FORMAT).len();
+                            should_be.push(model.frames.remove(0).logged.position);
+                        }
+                        prop_assert_eq!(done, should_be);
+                    }
+                    // Whoever takes whole frames does not write parts.
+                    Step::Take { max_bytes } if model.written == 0 => {
+                        let mut frames = Vec::new();
+                        waiting.take(FORMAT, max_bytes, &mut frames);
+                        let bytes: usize = frames.iter().map(|frame| frame.bytes(FORMAT).len()).sum();
+                        prop_assert!(bytes <= max_bytes || frames.len() == 1);
+                        prop_assert_eq!(frames.is_empty(), model.frames.is_empty());
+                        for (taken, first) in frames.iter().zip(model.frames.drain(..frames.len())) {
+                            prop_assert!(Arc::ptr_eq(taken, &first));
+                        }
+                    }
+                    Step::Take { .. } => {}
+                    Step::Clear => {
+                        let kept = usize::from(model.written > 0);
+                        let dropped = model.frames.len().saturating_sub(kept);
+                        model.frames.truncate(kept);
+                        prop_assert_eq!(waiting.clear(FORMAT), dropped);
+                    }
+                }
+                prop_assert_eq!(waiting.len(), model.frames.len());
+                prop_assert_eq!(waiting.is_empty(), model.frames.is_empty());
+                prop_assert_eq!(waiting.bytes(FORMAT), model.bytes().len());
+                prop_assert_eq!(gathered(&waiting), model.bytes());
+                let all_may_be_replaced = model.frames.iter().all(|frame| !frame.conflate_window.is_zero());
+                if model.written > 0 || !all_may_be_replaced {
+                    prop_assert_eq!(waiting.flush_at(), None, "an ordinary event waits for nothing");
+                }
+            }
+        }
+
+        /// What one call takes is bounded in bytes and in slices, and is the beginning of what waits.
+        #[test]
+        fn one_call_takes_the_beginning(sizes in prop::collection::vec(0..300_usize, 1..30), max_bytes in 1..3000_usize) {
+            let roomy = QueueLimits { max_bytes: usize::MAX, max_events: usize::MAX };
+            let (mut waiting, mut model) = (Waiting::default(), Model::default());
+            for (number, size) in sizes.into_iter().enumerate() {
+                let frame = frame(number, size, None, 0);
+                waiting.push(&frame, FORMAT, roomy, Tick::ZERO, &Counters::default());
+                model.frames.push(frame);
+            }
+            let mut slices: SmallVec<[IoSlice<'_>; 16]> = SmallVec::new();
+            let is_all = waiting.gather(FORMAT, max_bytes, &mut slices);
+            let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+            prop_assert!(slices.len() < 16);
+            prop_assert!(slices.len() == 1 || bytes.len() - slices[slices.len() - 1].len() < max_bytes);
+            prop_assert!(model.bytes().starts_with(&bytes));
+            prop_assert_eq!(is_all, bytes.len() == model.bytes().len());
+        }
+    }
+}

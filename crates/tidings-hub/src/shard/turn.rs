@@ -333,6 +333,8 @@ impl Shard {
 
     /// Ends what is still there, without a word.
     pub(super) fn end(&mut self) {
+        self.hub.end_shard(self.number);
+        self.take_messages(self.time.tick());
         for slot in 0..self.connections.len() as u32 {
             let Some(Some(connection)) = self.connections.get(slot as usize) else { continue };
             let next = match connection.is_lingering() {

@@ -1,0 +1,5 @@
+//! Tests of shards from outside: on real sockets with their threads, and by hand.
+
+mod simulated;
+mod sockets;
+mod support;
