@@ -20,8 +20,9 @@ help:
 	@echo 'make unit      all tests'
 	@echo 'make stress    the long crash-and-resume run'
 	@echo 'make sanitize  the crate with unsafe code under the address sanitizer'
-	@echo 'make bench     compare with others on this machine, and write docs/benchmarks.md; QUICK=1 for a look in a few minutes,'
-	@echo '               STRESS=1 for the stress run too, SECTIONS="broadcast idle" for some of it'
+	@echo 'make bench     compare with others on this machine, and write docs/benchmarks.md; with QUICK=1 a look in'
+	@echo '               minutes that is written elsewhere, with STRESS=1 the stress run too, with'
+	@echo '               SECTIONS="broadcast idle" some of it'
 
 run:
 	$(CARGO) run --release --locked -- serve --dev
@@ -74,5 +75,5 @@ sanitize:
 # Everything that is measured is built as users build it: the release profile.
 bench:
 	@bench/setup
-	$(CARGO) build --release --locked -p tidings -p bench-suite $(if $(STRESS),-p tidings-testkit)
+	$(CARGO) build --release --locked -p tidings -p bench-suite $(if $(STRESS)$(filter stress,$(SECTIONS)),-p tidings-testkit)
 	'$(TARGET_DIR)/release/bench-suite' $(or $(SECTIONS),all) $(if $(QUICK),--quick) $(if $(STRESS),--stress)

@@ -138,7 +138,7 @@ fn write_section(
     }
     write_refused(page, section, result);
     let repetitions = match section.kind {
-        Kind::Cases => format!(", {} repetitions", result.repetitions),
+        Kind::Cases => format!(", medians of {}", result.repetitions),
         Kind::Stress => String::new(),
     };
     let quick = if result.is_quick { ", small run" } else { "" };
@@ -167,8 +167,10 @@ fn write_case(page: &mut String, case: &Case, names: &[String], result: &Section
         if at > 0 && summaries.iter().all(Option::is_none) {
             continue;
         }
+        let count = summaries.iter().flatten().map(|summary| summary.count).max().unwrap_or(0);
+        let few = if case.repetitions_max < result.repetitions { format!(" (of {count})") } else { String::new() };
         let title = match at {
-            0 => format!("{}: {}", title_of(case, result), metric.title),
+            0 => format!("{}: {}{few}", title_of(case, result), metric.title),
             _ => metric.title.to_owned(),
         };
         let cells: Vec<String> = summaries
@@ -356,7 +358,7 @@ pub(crate) mod tests {
             "| many streams: deliveries/s | 2 (1–3) | 5 |",
             "Not counted, raw, many streams: 2 × refused: 1 lost",
             "A profile says why.",
-            "`bench-suite one`, 2026-01-02 03:04 UTC, 3 repetitions; load average before it 0.2.",
+            "`bench-suite one`, 2026-01-02 03:04 UTC, medians of 3; load average before it 0.2.",
         ] {
             assert!(page.lines().any(|other| other == line), "{line:?} is not in\n{page}");
         }

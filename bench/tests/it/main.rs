@@ -1,3 +1,4 @@
-//! The references as their clients see them.
+//! The references as their clients see them, and the driver at work.
 
+mod driver;
 mod references;

@@ -1,14 +1,14 @@
 //! One channel, many streams: how an event reaches all of them.
 
-use std::{collections::VecDeque, fmt, time::Duration};
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    account::Account,
     clock::{now_nanos, seconds_between},
     crew::{Common, Crew, Desk, Side, Work},
     epoll::Kind,
-    events::Event,
     exchange::Exchange,
     idle::OPENING_MAX,
     latency::LatencyReport,
@@ -17,7 +17,6 @@ use crate::{
     process,
     report::{Progress, ServerUse, kind, write_server},
     scenario::Load,
-    sequence::{Arrival, Sequence},
     streams::{Channels, Heard, Streams},
     tally::Tally,
     target::{Message, ServerKind},
@@ -184,102 +183,6 @@ pub(crate) struct Plan {
     born: u64,
 }
 
-/// The accounts of all streams.
-struct Account {
-    sequences: Vec<Sequence>,
-    is_over: Vec<bool>,
-    live: u64,
-    /// Deliveries to those that are live.
-    delivered_live: u64,
-    /// How many streams have each of the messages from `done` on; those that are over have all.
-    ring: VecDeque<u64>,
-    ring_max: usize,
-    /// All streams have the messages before this one.
-    done: u64,
-    born: u64,
-    /// How many messages there are to be.
-    messages: u64,
-    tally: Tally,
-}
-
-impl Account {
-    fn hear(&mut self, index: usize, heard: Heard, now: u64) {
-        match heard {
-            Heard::Said(Event::Message(Some(Payload { n, t }))) if t >= self.born && n < self.messages => {
-                self.arrive(index, n, t, now);
-            }
-            Heard::Said(Event::Message(_)) => self.tally.foreign += 1,
-            Heard::Ended => self.end(index),
-            Heard::Opened(_) => {
-                if self.sequences.len() <= index {
-                    self.sequences.resize_with(index + 1, Sequence::default);
-                    self.is_over.resize(index + 1, false);
-                }
-                self.live += 1;
-                self.tally.hear(heard);
-            }
-            other => self.tally.hear(other),
-        }
-    }
-
-    fn arrive(&mut self, index: usize, n: u64, t: u64, now: u64) {
-        match self.sequences[index].take(n) {
-            Arrival::Again => {
-                self.tally.duplicated += 1;
-                return;
-            }
-            Arrival::Late => self.tally.reordered += 1,
-            Arrival::InOrder => {}
-        }
-        self.tally.deliveries += 1;
-        self.delivered_live += 1;
-        self.tally.latency.record(t, now);
-        self.tally.ended_at = now;
-        self.count(n);
-    }
-
-    /// A stream has got a message, or never will.
-    fn count(&mut self, n: u64) {
-        let Some(at) = n.checked_sub(self.done).and_then(|at| usize::try_from(at).ok()) else { return };
-        if at >= self.ring_max {
-            return;
-        }
-        if at >= self.ring.len() {
-            let over = self.sequences.len() as u64 - self.live;
-            self.ring.resize(at + 1, over);
-        }
-        self.ring[at] += 1;
-        while self.ring.front().is_some_and(|count| *count >= self.sequences.len() as u64) {
-            self.ring.pop_front();
-            self.done += 1;
-        }
-    }
-
-    fn end(&mut self, index: usize) {
-        self.tally.ended += 1;
-        if std::mem::replace(&mut self.is_over[index], true) {
-            return;
-        }
-        let sequence = &self.sequences[index];
-        let missing: Vec<u64> = (self.done..self.done + self.ring.len() as u64).filter(|n| !sequence.has(*n)).collect();
-        self.delivered_live -= sequence.arrived_of(u64::MAX);
-        // Those that are counted here must not be counted among the ones that are over, so it stays live
-        // until they are.
-        for n in missing {
-            self.count(n);
-        }
-        self.live -= 1;
-    }
-
-    fn has_all(&self, published: u64) -> bool {
-        self.delivered_live >= published * self.live
-    }
-
-    fn close(&mut self, published: u64) {
-        self.tally.lost = self.sequences.iter().map(|sequence| published - sequence.arrived_of(published)).sum();
-    }
-}
-
 /// The streams, and in the client that leads, the publisher.
 pub(crate) struct Casting {
     desk: Desk,
@@ -296,22 +199,11 @@ impl Casting {
         let channels = Channels::Shared(plan.channel.clone());
         let mut streams = Streams::new(desk.target.clone(), Kind::Stream, channels.clone(), None);
         let mut slow = Streams::new(desk.target.clone(), Kind::Slow, channels, None);
-        let ring_max = match plan.pace {
+        let window = match plan.pace {
             Pace::Window { window, .. } => window as usize,
             Pace::Rate { .. } => 0,
         };
-        let mut account = Account {
-            sequences: Vec::new(),
-            is_over: Vec::new(),
-            live: 0,
-            delivered_live: 0,
-            ring: VecDeque::new(),
-            ring_max,
-            done: 0,
-            born: plan.born,
-            messages: plan.pace.messages(),
-            tally: Tally::default(),
-        };
+        let mut account = Account::new(plan.pace.messages(), window, plan.born);
         let shard = desk.shard;
         let began = now_nanos();
         let (count, concurrency) = (shard.share(plan.streams), shard.share(OPENING_MAX));
@@ -426,7 +318,7 @@ impl Work for Casting {
                 last.1 = now;
             }
             let others = side.delivered().filter(|_| side.leads);
-            let delivered = if self.account.sequences.is_empty() { others.unwrap_or(0) } else { self.account.done };
+            let delivered = if self.account.is_empty() { others.unwrap_or(0) } else { self.account.done };
             let delivered = delivered.min(others.unwrap_or(u64::MAX));
             if !side.leads && self.account.done > told {
                 told = self.account.done;
@@ -464,47 +356,5 @@ impl Work for Casting {
 
     fn tally(&mut self) -> Tally {
         self.account.tally.clone()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stream_that_ends_keeps_nobody_waiting() {
-        let mut account = Account {
-            sequences: Vec::new(),
-            is_over: Vec::new(),
-            live: 0,
-            delivered_live: 0,
-            ring: VecDeque::new(),
-            ring_max: 4,
-            done: 0,
-            born: 5,
-            messages: 3,
-            tally: Tally::default(),
-        };
-        for index in 0..3 {
-            account.hear(index, Heard::Opened(1), 1);
-        }
-        let message = |n, t| Heard::Said(Event::Message(Some(Payload { n, t })));
-        account.hear(0, message(0, 4), 9);
-        assert_eq!((account.tally.foreign, account.tally.deliveries), (1, 0), "older than the run");
-        account.hear(0, message(3, 6), 9);
-        assert_eq!((account.tally.foreign, account.tally.deliveries), (2, 0), "never sent");
-        account.hear(0, message(0, 6), 9);
-        account.hear(1, message(0, 6), 9);
-        account.hear(1, message(1, 6), 9);
-        assert_eq!((account.done, account.has_all(2)), (0, false));
-        account.hear(2, Heard::Ended, 9);
-        assert_eq!((account.done, account.has_all(1), account.has_all(2)), (1, true, false));
-        account.hear(0, message(1, 6), 9);
-        assert_eq!((account.done, account.has_all(2)), (2, true));
-        account.hear(0, message(2, 6), 9);
-        account.hear(1, message(2, 6), 9);
-        assert_eq!(account.done, 3);
-        account.close(3);
-        assert_eq!(account.tally.lost, 3, "all of the stream that ended");
     }
 }

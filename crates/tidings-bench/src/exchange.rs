@@ -49,7 +49,8 @@ pub(crate) struct Exchange {
     socket: Option<TcpStream>,
     is_connecting: bool,
     /// Requests: answered up to `answered`, written up to `written`. Those that are not answered are
-    /// kept, as a server may close the connection after any answer, and they are then sent again.
+    /// kept, as a server may say with any answer that it was the connection's last, and they are then sent
+    /// again.
     requests: Vec<u8>,
     answered: usize,
     written: usize,
@@ -228,9 +229,11 @@ impl Exchange {
         if self.lengths.is_empty() {
             return Ok(());
         }
-        // A server may close a connection that it has let rest while a request is on its way. One that
-        // closes without ever answering does not want the request.
-        if !self.is_used || !self.response.is_fresh() {
+        // A server may close a connection that it has let rest while a request is on its way, and to ask
+        // again does no harm. But a message could be published twice, and the server would be blamed; it
+        // has to say `connection: close` with its last answer (RFC 9112 §9.6).
+        let may_repeat = self.kind == Kind::Poller && self.is_used && self.response.is_fresh();
+        if !may_repeat {
             bail!("{} closed the connection instead of answering", self.address);
         }
         self.connect(epoll)

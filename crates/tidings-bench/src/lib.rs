@@ -8,6 +8,7 @@
 //! [`payload`] (what it carries) → `exchange` (how it is published) → `streams` with [`response`] and
 //! [`events`] (how it arrives) → [`sequence`] (whether it was its turn) → `tally` and the reports.
 
+mod account;
 mod clock;
 mod connection;
 mod crew;

@@ -40,6 +40,8 @@ pub struct Report {
     pub streams: u64,
     /// Streams that could not be.
     pub failed: u64,
+    /// Why the first of them could not.
+    pub first_failure: Option<String>,
     /// How long opening all took.
     pub opened_seconds: f64,
     /// Streams opened a second.
@@ -67,6 +69,9 @@ impl fmt::Display for Report {
             "storm: {streams} streams opened in {opened_seconds:.2} s ({streams_per_second:.0} a second), \
              {failed} failed; {events} events, {gaps} gaps\nfrom connecting to being connected: {latency}"
         )?;
+        if let Some(why) = &self.first_failure {
+            write!(f, "\nthe first that failed: {why}")?;
+        }
         write_server(f, self.server.as_ref())
     }
 }
@@ -90,13 +95,18 @@ pub fn run(common: &Common, parameters: &Parameters, progress: &mut Progress<'_>
     };
     let before = process::usage(&common.pids)?;
     let (crew, opened) = Crew::open(common, Load::Holding(plan))?;
-    anyhow::ensure!(opened.opened > 0, "no stream could be opened: {}", opened.first_failure.unwrap_or_default());
+    anyhow::ensure!(
+        opened.opened > 0,
+        "no stream could be opened: {}",
+        opened.first_failure.as_deref().unwrap_or_default()
+    );
     let tally = crew.run(progress)?;
     Ok(Report {
         scenario: "storm",
         server_kind: kind(common),
         streams: opened.opened,
         failed: opened.failed,
+        first_failure: opened.first_failure,
         opened_seconds: opened.opened_seconds,
         streams_per_second: opened.opened as f64 / opened.opened_seconds.max(1e-9),
         seconds: opened.opened_seconds + tally.seconds(),

@@ -17,7 +17,7 @@ use crate::{
     app::App,
     auth::{AuthError, Credentials},
     problem::{Code, Problem},
-    query::{Query, last_event_id},
+    query::{LAST_EVENT_ID, Query, last_event_id},
     rate_limit::RateLimited,
     settings::Settings,
     transport,
@@ -52,7 +52,7 @@ impl FromRequestParts<Arc<App>> for StreamCaller {
             return Err(turned_away);
         }
         let query = Query::any(parts.uri.query());
-        let text = last_event_id(&parts.headers, &query).map_err(Problem::into_response)?;
+        let text = last_event_id(parts.headers.get(LAST_EVENT_ID), &query).map_err(Problem::into_response)?;
         // None came, or one that cannot be read: neither belongs to a ticket's stream.
         let cursor = text.and_then(|text| text.parse().ok());
         let credentials = app.authenticator.credentials(parts);

@@ -6,9 +6,7 @@
 use std::sync::Arc;
 
 use axum::{Router, routing::get};
-use http::{HeaderValue, Method, header};
 use tower::ServiceBuilder;
-use tower_http::cors::{AllowCredentials, AllowOrigin, CorsLayer};
 use utoipa::{
     OpenApi,
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
@@ -22,6 +20,7 @@ mod blocks;
 mod body;
 pub mod caller;
 pub mod client_address;
+mod cors;
 mod guard;
 pub mod metrics;
 mod path;
@@ -82,7 +81,6 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 /// All routes of a server, to be served by [`serve`] or merged into an application's own router.
 pub fn router(app: Arc<App>) -> Router {
     let (calls, openapi) = calls().split_for_parts();
-    let cors = cors(app.clone());
     // Without the badge of an outside service, which would be sent the URL of the description.
     let viewer = utoipa_swagger_ui::Config::default().validator_url("none");
     let docs = utoipa_swagger_ui::SwaggerUi::new("/docs").url("/openapi.json", openapi).config(viewer);
@@ -92,40 +90,6 @@ pub fn router(app: Arc<App>) -> Router {
         .fallback(api::operations::not_found)
         .method_not_allowed_fallback(api::operations::method_not_allowed)
         // Together, for each layer by itself is a box and a clone for every request.
-        .layer(ServiceBuilder::new().layer(cors).layer(guard::GuardLayer(app.clone())))
+        .layer(ServiceBuilder::new().layer(cors::PagesLayer::new(app.clone())).layer(guard::GuardLayer(app.clone())))
         .with_state(app)
-}
-
-/// Pages of the listed origins may call the API; with `--dev`, so may pages on loopback.
-fn cors(app: Arc<App>) -> CorsLayer {
-    let of_credentials = app.clone();
-    // Never by `*`: any page at all could then act as whoever looks at it.
-    let allow_credentials = AllowCredentials::predicate(move |origin: &HeaderValue, _| {
-        let settings = of_credentials.settings();
-        settings.allows_cookies && settings.cors_origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes())
-    });
-    let allow_origin = AllowOrigin::predicate(move |origin: &HeaderValue, _| {
-        let settings = app.settings();
-        let Ok(origin) = origin.to_str() else { return false };
-        settings.cors_origins.iter().any(|allowed| allowed == "*" || allowed == origin)
-            || settings.dev && is_loopback(origin)
-    });
-    CorsLayer::new()
-        .allow_origin(allow_origin)
-        .allow_credentials(allow_credentials)
-        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
-        .allow_headers([
-            header::AUTHORIZATION,
-            header::CONTENT_TYPE,
-            header::CACHE_CONTROL,
-            header::HeaderName::from_static("last-event-id"),
-        ])
-        .expose_headers([header::RETRY_AFTER])
-        .max_age(std::time::Duration::from_secs(3600))
-}
-
-fn is_loopback(origin: &str) -> bool {
-    let Some(host) = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) else { return false };
-    let host = host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
-    matches!(host, "localhost" | "127.0.0.1" | "[::1]")
 }

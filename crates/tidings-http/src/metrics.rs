@@ -1,7 +1,8 @@
 //! The Prometheus metrics of one server. No globals: two servers in one process count apart.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
+use parking_lot::RwLock;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder},
@@ -80,6 +81,9 @@ pub struct Metrics {
     registry: Registry,
     published: Family<NamespaceLabel, Counter>,
     duplicates: Family<NamespaceLabel, Counter>,
+    /// The counters of these two, found without an allocation for each event.
+    published_by_label: RwLock<HashMap<String, Counter>>,
+    duplicates_by_label: RwLock<HashMap<String, Counter>>,
     refused: Family<CodeLabel, Counter>,
     resumes: Family<OutcomeLabel, Counter>,
     handshakes: Family<HandshakeLabel, Counter>,
@@ -124,13 +128,29 @@ impl Metrics {
             prometheus_client::metrics::info::Info::new([("version", version)]),
         );
         registry.register_collector(Box::new(Observed { hub, broker, authenticator }));
-        Self { registry, published, duplicates, refused, resumes, handshakes }
+        Self {
+            registry,
+            published,
+            duplicates,
+            published_by_label: RwLock::default(),
+            duplicates_by_label: RwLock::default(),
+            refused, resumes, handshakes }
     }
 
     /// An event was accepted.
     pub fn published(&self, namespace: &str, is_duplicate: bool) {
-        let family = if is_duplicate { &self.duplicates } else { &self.published };
-        family.get_or_create(&NamespaceLabel { namespace: namespace.to_owned() }).inc();
+        let (family, counters) = match is_duplicate {
+            false => (&self.published, &self.published_by_label),
+            true => (&self.duplicates, &self.duplicates_by_label),
+        };
+        if let Some(counter) = counters.read().get(namespace) {
+            counter.inc();
+            return;
+        }
+        let counter = family.get_or_create(&NamespaceLabel { namespace: namespace.to_owned() }).clone();
+        counter.inc();
+        // As many as there are configured namespaces, over all reloads.
+        counters.write().insert(namespace.to_owned(), counter);
     }
 
     /// A request was refused.

@@ -5,7 +5,7 @@ use std::{fmt::Display, ops::RangeBounds, str::FromStr};
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 
-use http::HeaderMap;
+use http::{HeaderName, HeaderValue};
 
 use crate::problem::{Code, Problem};
 
@@ -86,10 +86,13 @@ impl Query {
     }
 }
 
+/// The header in which a client says where it was (WHATWG HTML §9.2.4).
+pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
 /// The cursor that the client came with: the header, or one of the names in the query. An empty one
 /// is none, as in EventSource.
-pub(crate) fn last_event_id(headers: &HeaderMap, query: &Query) -> Result<Option<String>, Problem> {
-    let in_header = headers.get("last-event-id").map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+pub(crate) fn last_event_id(in_header: Option<&HeaderValue>, query: &Query) -> Result<Option<String>, Problem> {
+    let in_header = in_header.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let mut text = in_header.filter(|text| !text.is_empty());
     for name in ["last_event_id", "lastEventId", "Last-Event-ID"] {
         let in_query = query.one(name)?.filter(|text| !text.is_empty());

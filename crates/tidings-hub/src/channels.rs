@@ -132,7 +132,7 @@ impl Channels {
         let listeners = self.entries.try_remove(number as usize)?;
         let hash = self.hasher.hash_one(&listeners.channel);
         if let Ok(entry) = self.names.find_entry(hash, |other| *other == number) {
-            drop(entry.remove());
+            entry.remove();
         }
         Some(listeners)
     }

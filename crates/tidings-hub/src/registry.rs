@@ -99,7 +99,7 @@ impl Registry {
         }
         if let Ok(mut first) = self.users.find_entry(self.hash(Some(user)), |other| *other == number) {
             if next == NONE {
-                drop(first.remove());
+                first.remove();
             } else {
                 *first.get_mut() = next;
             }
@@ -111,7 +111,7 @@ impl Registry {
         let Some(Entry { info, .. }) = self.entries.get(number as usize) else { return false };
         let info = info.clone();
         if let Ok(entry) = self.ids.find_entry(self.hasher.hash_one(info.id), |other| *other == number) {
-            drop(entry.remove());
+            entry.remove();
         }
         if let Some(user) = &info.user {
             self.unchain(user, number);

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use axum::{
     Json,
     body::Body,
-    extract::State,
+    extract::{FromRequestParts, State},
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderValue, header, request::Parts};
 use serde::Serialize;
 use tidings_core::{
     Principal,
@@ -131,11 +131,11 @@ pub async fn publish(
     State(app): State<Arc<App>>,
     caller: Caller,
     _: NoParameters,
-    headers: HeaderMap,
+    PublishedAs(media_type): PublishedAs,
     body: Body,
 ) -> Result<Response, Problem> {
     let settings = app.settings();
-    match MediaType::of(&headers, &[MediaType::Json, MediaType::NdJson])? {
+    match media_type {
         MediaType::Json => {
             let limits = &settings.limits;
             let max_bytes = limits.data_max_bytes * ESCAPE_FACTOR
@@ -148,6 +148,17 @@ pub async fn publish(
             let body = body::read(body, settings.limits.batch_max_bytes, &settings).await?;
             publish_lines(&app, &settings, &caller.principal, &body).await
         }
+    }
+}
+
+/// In what form events come.
+pub struct PublishedAs(MediaType);
+
+impl<S: Sync> FromRequestParts<S> for PublishedAs {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        MediaType::of(&parts.headers, &[MediaType::Json, MediaType::NdJson]).map(Self)
     }
 }
 

@@ -3,10 +3,10 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use axum::{
-    extract::{RawQuery, State},
+    extract::{FromRequestParts, RawQuery, State},
     response::{IntoResponse as _, Response},
 };
-use http::{Extensions, HeaderMap, StatusCode};
+use http::{HeaderValue, StatusCode, request::Parts};
 use tidings_core::{Principal, stream::Resume};
 use tidings_hub::{ConnectionId, ConnectionInfo, Format, Transport};
 use tidings_protocol::{Channel, Cursor};
@@ -15,7 +15,7 @@ use crate::{
     app::App,
     caller::{Caller, StreamCaller, denied},
     problem::{Code, Problem, ProblemBody},
-    query::{Query, last_event_id},
+    query::{LAST_EVENT_ID, Query, last_event_id},
     settings::Settings,
     socket::SocketEnd,
     transport::{long_poll, sse, transport_of},
@@ -47,12 +47,10 @@ const PARAMETERS: [&str; 6] = ["channel", "envelope", "replay", "last_event_id",
 pub async fn subscribe(
     State(app): State<Arc<App>>,
     StreamCaller(caller): StreamCaller,
-    headers: HeaderMap,
-    extensions: Extensions,
+    Asked { transport, last_event_id: in_header, socket_end }: Asked,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let settings = app.settings();
-    let transport = transport_of(&headers)?;
     let query = Query::parse(query.as_deref(), &PARAMETERS)?;
     let channels = channels_of(&app, &settings, &caller.principal, &query)?;
     let format = match (transport, query.flag("envelope")?) {
@@ -70,7 +68,7 @@ pub async fn subscribe(
             )
         })?,
     };
-    let last_event_id = last_event_id(&headers, &query)?;
+    let last_event_id = last_event_id(in_header.as_ref(), &query)?;
     let resume = match &last_event_id {
         None => Resume::New { replay },
         Some(text) => text.parse::<Cursor>().map_or(Resume::Unusable, Resume::After),
@@ -112,11 +110,31 @@ pub async fn subscribe(
             node: app.node.clone(),
             is_resume,
             expires_in,
-            socket_end: extensions.get::<SocketEnd>().cloned(),
+            socket_end,
             metrics: app.metrics.clone(),
             hub: app.streams.hub.clone(),
             clock: app.clock().clone(),
         })),
+    }
+}
+
+/// What a request for a stream says in its head. Taken from there by itself, for a copy of all headers
+/// costs more than the rest of the request.
+pub struct Asked {
+    transport: Transport,
+    last_event_id: Option<HeaderValue>,
+    socket_end: Option<SocketEnd>,
+}
+
+impl<S: Sync> FromRequestParts<S> for Asked {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Self {
+            transport: transport_of(&parts.headers)?,
+            last_event_id: parts.headers.get(LAST_EVENT_ID).cloned(),
+            socket_end: parts.extensions.get().cloned(),
+        })
     }
 }
 
@@ -156,17 +174,19 @@ fn channels_of(app: &App, settings: &Settings, who: &Principal, query: &Query) -
 /// One user or address must not take all the streams of a node.
 fn check_shares(app: &App, settings: &Settings, caller: &Caller) -> Result<(), Problem> {
     let (per_user, per_address) = (settings.limits.connections_per_user, settings.limits.connections_per_address);
-    if let Some(user) = caller.principal.user().filter(|_| per_user > 0) {
-        if app.streams.hub.count_of_user(user) >= per_user {
-            let detail = format!("a user may have {per_user} streams (limits.max_connections_per_user)");
-            return Err(Problem::new(Code::TooManyConnections, detail).retry_after(5));
-        }
+    if let Some(user) = caller.principal.user()
+        && per_user > 0
+        && app.streams.hub.count_of_user(user) >= per_user
+    {
+        let detail = format!("a user may have {per_user} streams (limits.max_connections_per_user)");
+        return Err(Problem::new(Code::TooManyConnections, detail).retry_after(5));
     }
-    if let Some(address) = caller.address.filter(|_| per_address > 0) {
-        if app.streams.hub.count_from(address) >= per_address {
-            let detail = format!("an address may have {per_address} streams (limits.max_streams_per_ip)");
-            return Err(Problem::new(Code::TooManyConnections, detail).retry_after(5));
-        }
+    if let Some(address) = caller.address
+        && per_address > 0
+        && app.streams.hub.count_from(address) >= per_address
+    {
+        let detail = format!("an address may have {per_address} streams (limits.max_streams_per_ip)");
+        return Err(Problem::new(Code::TooManyConnections, detail).retry_after(5));
     }
     Ok(())
 }

@@ -102,7 +102,7 @@ pub struct DurationArgument {
 #[derive(Debug, Clone, Args)]
 pub struct IdleScenario {
     /// How many streams.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     streams: u64,
     /// Give each stream a channel of its own instead of one for all.
     #[arg(long)]
@@ -122,7 +122,7 @@ pub struct IdleScenario {
 #[command(group = ArgGroup::new("pace").args(["window", "rate"]))]
 pub struct BroadcastScenario {
     /// How many streams.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     streams: u64,
     /// Publish as soon as fewer than so many messages are not yet delivered to all.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
@@ -149,10 +149,10 @@ pub struct BroadcastScenario {
 #[derive(Debug, Clone, Args)]
 pub struct UnicastScenario {
     /// How many users, each with a stream on a channel of their own.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     users: u64,
     /// Connections that publish, each with one request under way.
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
     publishers: u64,
     /// Publish so many messages a second, whatever the server makes of it, instead of each when the one
     /// before is acknowledged and delivered.
@@ -171,7 +171,7 @@ pub struct UnicastScenario {
 #[derive(Debug, Clone, Args)]
 pub struct StormScenario {
     /// How many streams.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     streams: u64,
     /// How many are being opened at a time.
     #[arg(long, value_name = "N", default_value_t = 256)]
@@ -187,7 +187,7 @@ pub struct StormScenario {
 #[derive(Debug, Clone, Args)]
 pub struct PublishScenario {
     /// Publishers at the same time, each with one request under way.
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
     publishers: u64,
     /// Events of a request; more than one are sent as NDJSON.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -235,7 +235,7 @@ pub struct PollScenario {
     #[arg(long, value_name = "TEMPLATE")]
     poll_url: String,
     /// How many users.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     users: u64,
     /// How often each polls.
     #[arg(long, default_value = "3s", value_parser = duration)]

@@ -15,6 +15,9 @@ use tokio::{
 /// Messages that wait for a stream to take them.
 const QUEUE_MAX: usize = 10_000;
 
+/// Answers of a connection, after which the server closes it: requests that follow have to come again.
+const ANSWERS_MAX: usize = 7;
+
 /// What the first stream of a channel is told instead of message 5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lie {
@@ -102,7 +105,7 @@ impl PlainServer {
 
 async fn serve(stream: TcpStream, framing: Framing, lie: Lie, channels: &Channels) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
-    loop {
+    for answered in 1.. {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             if stream.read_line(&mut head).await? == 0 {
@@ -122,8 +125,17 @@ async fn serve(stream: TcpStream, framing: Framing, lie: Lie, channels: &Channel
                 listeners.retain_mut(|listener| listener.tell(event.clone()));
             }
         }
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await?;
+        let connection = if answered == ANSWERS_MAX { "close" } else { "keep-alive" };
+        let head = format!("HTTP/1.1 200 OK\r\nconnection: {connection}\r\ncontent-length: 2\r\n\r\n{{}}");
+        stream.write_all(head.as_bytes()).await?;
+        if answered == ANSWERS_MAX {
+            break;
+        }
     }
+    // With something unread a close would be a reset, which may destroy the answer on its way.
+    stream.shutdown().await?;
+    while stream.read(&mut [0; 1024]).await? > 0 {}
+    Ok(())
 }
 
 async fn listen(
