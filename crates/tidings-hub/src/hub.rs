@@ -411,10 +411,7 @@ impl Hub {
 
     /// Tells the shards to end now, with whatever they hold.
     pub(crate) fn stop_shards(&self) {
-        for shard in &mut self.state.lock().shards {
-            shard.has_ended = true;
-            shard.inbox.push(Message::Stop);
-        }
+        self.state.lock().shards.iter().for_each(|shard| shard.inbox.push(Message::Stop));
     }
 
     /// The shard takes no more: what was handed over to it by now is all.

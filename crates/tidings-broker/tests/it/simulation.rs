@@ -8,6 +8,7 @@ mod client;
 mod clock;
 mod cluster;
 mod model;
+mod serve;
 mod shards;
 mod sights;
 mod wire;

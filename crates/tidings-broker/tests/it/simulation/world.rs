@@ -16,9 +16,10 @@ use tidings_protocol::{
 };
 
 use super::{
-    client::{Client, FORMAT, Progress},
+    client::{Client, Progress},
     clock::SimClock,
     cluster::{Cluster, SimBroker, partition},
+    serve::FORMAT,
     shards::Held,
     sights::{ShardSights, Sights, counted},
     wire::Peer,
