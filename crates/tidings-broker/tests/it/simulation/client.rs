@@ -28,7 +28,7 @@ use super::{
     cluster::{Cluster, Replay},
     model::Known,
     serve::{Flag, serve},
-    sights::{Sights, count},
+    sights::{Progress, Sights, count},
     wire::{Blocks, Peer, SharedWire},
 };
 
@@ -46,16 +46,6 @@ struct Connection {
     closing: Option<CloseReason>,
     hub: Arc<Hub>,
     id: ConnectionId,
-}
-
-/// What came of reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Progress {
-    Nothing,
-    /// Bytes, and no event was complete.
-    Bytes,
-    /// An event, or the end of the stream.
-    Event,
 }
 
 /// One client over all its connections.

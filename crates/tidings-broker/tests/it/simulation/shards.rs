@@ -10,8 +10,7 @@ use tidings_hub::{
 use tidings_protocol::CloseReason;
 
 use super::{
-    client::Progress,
-    sights::count,
+    sights::{Progress, count},
     wire::{Peer, SharedWire, Wire},
     world::{CLIENTS, World},
 };

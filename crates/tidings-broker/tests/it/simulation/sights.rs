@@ -4,6 +4,16 @@ use std::collections::HashMap;
 
 use tidings_protocol::{CloseReason, GapReason};
 
+/// What came of reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Progress {
+    Nothing,
+    /// Bytes, and no event was complete.
+    Bytes,
+    /// An event, or the end of the stream.
+    Event,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Sights {
     pub(crate) replayed: u64,

@@ -16,12 +16,12 @@ use tidings_protocol::{
 };
 
 use super::{
-    client::{Client, Progress},
+    client::Client,
     clock::SimClock,
     cluster::{Cluster, SimBroker, partition},
     serve::FORMAT,
     shards::Held,
-    sights::{ShardSights, Sights, counted},
+    sights::{Progress, ShardSights, Sights, counted},
     wire::Peer,
 };
 
