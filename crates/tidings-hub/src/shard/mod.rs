@@ -2,11 +2,11 @@
 //!
 //! A stream that is live and whose transport is a plain socket needs no task: what happens to it is that
 //! frames come and go out, and that time passes. A [`Shard`] is a thread with an epoll loop and a slab of
-//! such connections. The hub puts each event once into the [`Inbox`] of every shard that has a listener of
+//! such connections. The hub puts each event once into the inbox of every shard that has a listener of
 //! its channel; the shard appends the shared frame to the queue of each; and when the inbox is empty it
 //! writes once to every connection that has something, all that has come to wait for it.
 //!
-//! How a connection ends is this file's neighbour [`connection`], when something is due [`wheel`].
+//! How a connection ends is this file's neighbour `connection`, when something is due `wheel`.
 
 mod connection;
 mod epoll;
