@@ -13,9 +13,6 @@ use serde_json::Value;
 
 use crate::servers::{API_KEY, JWT_SECRET, Programs, Running, Server, pinned};
 
-/// Longest measurement. The longest one that is planned takes half a minute.
-const LIMIT: Duration = Duration::from_secs(180);
-
 /// What must be zero in a report that counts, and in its phases.
 const ACCOUNTS: [&str; 6] = ["lost", "duplicated", "reordered", "foreign", "gaps", "ended"];
 
@@ -30,6 +27,8 @@ pub struct Client {
     pub is_authenticated: bool,
     /// An API that is polled, and its process.
     pub api: Option<(SocketAddr, u32)>,
+    /// How long it may take.
+    pub limit: Duration,
 }
 
 /// Runs a scenario and gives its report. The report is refused if anything was lost, came twice or out of order.
@@ -76,7 +75,7 @@ pub fn measure(server: Server, running: &Running, client: &Client, programs: &Pr
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     let mut child = command.spawn().context("starting setpriv and taskset (util-linux)")?;
     let said = || fs::read_to_string(&log_path).unwrap_or_default();
-    if !is_successful(&mut child)? {
+    if !is_successful(&mut child, client.limit)? {
         bail!("`tidings bench {}` failed: {}", client.arguments.join(" "), said().trim());
     }
     let report: Value = serde_json::from_slice(&read(&json, &said())?).context("the report")?;
@@ -88,9 +87,9 @@ fn read(path: &Path, said: &str) -> anyhow::Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("no report was written: {said}"))
 }
 
-fn is_successful(child: &mut Child) -> anyhow::Result<bool> {
+fn is_successful(child: &mut Child, limit: Duration) -> anyhow::Result<bool> {
     let started = Instant::now();
-    while started.elapsed() < LIMIT {
+    while started.elapsed() < limit {
         if let Some(status) = child.try_wait()? {
             return Ok(status.success());
         }
@@ -98,7 +97,7 @@ fn is_successful(child: &mut Child) -> anyhow::Result<bool> {
     }
     let _gone = child.kill();
     let _reaped = child.wait();
-    bail!("it was not done after {LIMIT:?}")
+    bail!("it was not done after {limit:?}")
 }
 
 /// An account that is not there is of no interest to the scenario; one that is there must be zero.

@@ -9,8 +9,9 @@ use std::{
 use anyhow::{Context as _, ensure};
 use bench_suite::{
     broker::{self, BrokerLoad},
+    documents,
     plan::{Kind, Section},
-    render, run,
+    run,
     sections::{self, Size},
     servers,
 };
@@ -19,13 +20,13 @@ use clap::{Parser, Subcommand};
 /// Descriptors of a process that are not streams.
 const OTHER_DESCRIPTORS: usize = 500;
 
-/// Compares Tidings with others on this machine and writes docs/benchmarks.md.
+/// Compares Tidings with others on this machine and writes docs/benchmarks.md, docs/polling.md and docs/scaling.md.
 #[derive(Parser)]
 #[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<CommandArguments>,
-    /// Sections to measure, or `all`; `list` shows them
+    /// Sections to measure, or `all`, which is all but `soak` and `stress`; `list` shows them
     #[arg(required = true)]
     sections: Vec<String>,
     /// Fewer streams and two repetitions: a look, not a measurement
@@ -37,6 +38,9 @@ struct Arguments {
     /// With `all`: the stress run too, which takes minutes
     #[arg(long)]
     stress: bool,
+    /// The cores of server and client, as in `0,1`, where they have one each
+    #[arg(long, value_parser = cores)]
+    cores: Option<(usize, usize)>,
     /// Do not check first that `raw` sends what Tidings sends
     #[arg(long)]
     skip_check: bool,
@@ -63,7 +67,8 @@ struct Places {
     /// Where results are kept; by default bench/results in the project's folder, and bench/results/quick
     #[arg(long)]
     results: Option<PathBuf>,
-    /// What is written; by default docs/benchmarks.md in the project's folder, and bench/results/quick/benchmarks.md
+    /// What is written, polling.md and scaling.md beside it; by default docs/benchmarks.md in the project's folder,
+    /// and bench/results/quick/benchmarks.md
     #[arg(long)]
     document: Option<PathBuf>,
 }
@@ -94,7 +99,7 @@ fn main() -> anyhow::Result<()> {
         Some(CommandArguments::Render(places)) => {
             let sections = sections::all(Size { is_quick: false, streams_max: usize::MAX });
             let (results, document) = places.paths(false);
-            render::write(&sections, &results, &document)
+            documents::write(&sections, &results, &document)
         }
         None => measure(&arguments),
     }
@@ -112,6 +117,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         root: arguments.places.root.clone(),
         repetitions: arguments.repetitions.unwrap_or(if arguments.quick { 2 } else { 5 }).max(1),
         is_quick: arguments.quick,
+        cores: arguments.cores,
     };
     if !arguments.skip_check {
         let frame_bytes = setup.check_equality()?;
@@ -129,7 +135,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         eprintln!("{clear}took {:.0} s", started.elapsed().as_secs_f64());
         result.write(&results)?;
         // After each, so that what was measured is not lost with what comes.
-        render::write(&all, &results, &document)?;
+        documents::write(&all, &results, &document)?;
     }
     eprintln!("written: {}", document.display());
     Ok(())
@@ -145,7 +151,14 @@ fn chosen<'a>(all: &'a [Section], arguments: &Arguments) -> anyhow::Result<Vec<&
     let has_all = arguments.sections.iter().any(|name| name == "all");
     let is_chosen = |section: &&Section| {
         let is_named = arguments.sections.iter().any(|name| name == section.id);
-        is_named || (has_all && (section.kind != Kind::Stress || arguments.stress))
+        is_named || (has_all && (!section.kind.is_long() || (section.kind == Kind::Stress && arguments.stress)))
     };
     Ok(all.iter().filter(is_chosen).collect())
+}
+
+/// Two cores, separated by a comma.
+fn cores(text: &str) -> Result<(usize, usize), String> {
+    let (server, client) = text.split_once(',').ok_or("two numbers, such as 0,1, are needed")?;
+    let core = |text: &str| text.trim().parse().map_err(|error| format!("{text:?}: {error}"));
+    Ok((core(server)?, core(client)?))
 }

@@ -1,6 +1,11 @@
 //! What a section is made of: cases, contenders, metrics.
 
+use std::time::Duration;
+
 use crate::servers::Server;
+
+/// Longest measurement, where a contender does not say otherwise. The longest of these takes a minute.
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// Something to find out, in one or several cases.
 #[derive(Debug, Clone)]
@@ -24,8 +29,30 @@ pub struct Section {
 pub enum Kind {
     /// Measures its cases.
     Cases,
+    /// Measures its cases, which have a page of their own.
+    Polling,
+    /// Measures its cases, which take so long that they have to be asked for by name.
+    Soak,
     /// Runs the stress run and shows what that says.
     Stress,
+}
+
+impl Kind {
+    /// Whether `all` leaves it out, as it takes long.
+    pub fn is_long(self) -> bool {
+        matches!(self, Self::Soak | Self::Stress)
+    }
+}
+
+/// Whether server and client have a core each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pinning {
+    /// They have.
+    Apart,
+    /// They may use all.
+    Free,
+    /// They may use all, unless cores are given to the driver: a measurement that runs beside others.
+    AsAsked,
 }
 
 /// One thing to measure.
@@ -39,8 +66,8 @@ pub struct Case {
     pub contenders: Vec<Contender>,
     /// What is taken from the report.
     pub metrics: Vec<Metric>,
-    /// Whether server and client have a core each.
-    pub is_pinned: bool,
+    /// Where server and client run.
+    pub pinning: Pinning,
     /// Most repetitions, where more would tell nothing.
     pub repetitions_max: usize,
 }
@@ -60,6 +87,8 @@ pub struct Contender {
     pub is_authenticated: bool,
     /// Whether there is an API beside it that is polled.
     pub has_api: bool,
+    /// How long it may take.
+    pub limit: Duration,
 }
 
 impl Contender {
@@ -77,6 +106,7 @@ impl Contender {
             environment: Vec::new(),
             is_authenticated: false,
             has_api: false,
+            limit: LIMIT,
         }
     }
 
@@ -155,6 +185,11 @@ pub enum Drawing {
         /// The figure.
         metric: Metric,
     },
+    /// Polling and push, by what changes for how many: the processor time of both servers.
+    Polling {
+        /// The case.
+        case: &'static str,
+    },
     /// A line for each contender over the percentiles of its latency.
     Percentiles {
         /// The case.
@@ -197,5 +232,18 @@ pub const KERNEL_BYTES: Metric =
 pub const IDLE_CPU: Metric = metric("cpu_percent_of_core", "CPU, of one core", "/cpu_percent_of_core", Unit::Percent);
 /// The time until all streams are open.
 pub const OPENED: Metric = metric("opened_seconds", "all open after", "/opened_seconds", Unit::Seconds);
+/// Processor time of the server for opening all streams.
+pub const OPENING_CPU: Metric =
+    metric("server_cpu_seconds", "server CPU for opening all", "/server/cpu_seconds", Unit::Seconds);
+/// Heartbeats that came.
+pub const HEARTBEATS: Metric = metric("heartbeats", "heartbeats", "/heartbeats", Unit::Number);
+/// Streams that ended by themselves.
+pub const ENDED: Metric = metric("ended", "streams that ended by themselves", "/ended", Unit::Number);
+/// Resident memory of the server when the streams begin to be held.
+pub const RESIDENT_START: Metric =
+    metric("resident_start_bytes", "resident memory at the start", "/samples/0/1", Unit::Bytes);
+/// Resident memory of the server at the end.
+pub const RESIDENT_END: Metric =
+    metric("resident_end_bytes", "resident memory at the end", "/server/rss_after_bytes", Unit::Bytes);
 /// How slow readers fared.
 pub const SLOW_ENDED: Metric = metric("slow_ended", "slow readers ended", "/slow_ended", Unit::Number);

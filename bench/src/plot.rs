@@ -14,6 +14,7 @@ use plotters::{
 
 use crate::{
     plan::{Drawing, Metric, PERCENTILES, Plot, Section, Unit},
+    polling::{Comparison, Phase},
     render::figure,
     results::SectionResult,
 };
@@ -44,6 +45,22 @@ pub fn draw(plot: &Plot, section: &Section, result: &SectionResult) -> anyhow::R
             let lines: Vec<Line> = lines.map(|(points, name)| Line { name, points }).collect();
             let names: Vec<(f64, String)> = cases.iter().map(|(_, x)| (*x, crate::render::number(*x))).collect();
             lines_of(plot.title, axis, &lines, &names, metric.unit)
+        }
+        Drawing::Polling { case } => {
+            let Some(comparison) = Comparison::read(result, case) else { return Ok(None) };
+            // Each step is ten times as much, and as wide.
+            let points = |value: &dyn Fn(&Phase) -> f64| {
+                comparison.pushes.iter().map(|(percent, push)| (percent.log10(), value(push))).collect()
+            };
+            let poll = comparison.poll.together_percent();
+            let lines = [
+                Line { name: "polling".to_owned(), points: points(&|_| poll) },
+                Line { name: "push".to_owned(), points: points(&Phase::together_percent) },
+            ];
+            let names: Vec<(f64, String)> =
+                comparison.pushes.iter().map(|(percent, _)| (percent.log10(), format!("{percent} %"))).collect();
+            let title = format!("{}: CPU of API and Tidings, of one core", plot.title);
+            lines_of(&title, "users for whom something changes in an interval", &lines, &names, Unit::Percent)
         }
         Drawing::Percentiles { case } => {
             let at = |name: &str| {

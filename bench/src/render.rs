@@ -1,18 +1,11 @@
-//! Writes `docs/benchmarks.md` from the results. No figure stands there that does not come from them.
+//! The page of benchmarks, from the results. No figure stands there that does not come from them.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
-    fs,
-    path::Path,
-};
-
-use anyhow::Context as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use crate::{
     plan::{Case, Kind, Section, Unit},
-    plot,
-    results::{ContenderResult, SectionResult},
+    polling_page,
+    results::{ContenderResult, Results, SectionResult},
     statistics::Summary,
     targets,
 };
@@ -36,37 +29,13 @@ and is named below the table. Figures are medians, with the lowest and the highe
 - **Nchan** is the push module of nginx, with one worker and without history, as in [nchan.conf](../bench/nchan.conf).
 ";
 
-/// Writes the page and its drawings. What has no result yet is said to have none.
-pub fn write(sections: &[Section], results_dir: &Path, document: &Path) -> anyhow::Result<()> {
-    let mut results = BTreeMap::new();
-    for section in sections {
-        if let Some(result) = SectionResult::read(results_dir, section.id)? {
-            results.insert(section.id.to_owned(), result);
-        }
-    }
-    let dir = document.with_extension("");
-    fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
-    let notes = |id: &str| fs::read_to_string(dir.join("notes").join(id).with_extension("md")).ok();
-    let mut drawings = BTreeSet::new();
-    for section in sections {
-        // The small run has other numbers of streams than a drawing speaks of.
-        let Some(result) = results.get(section.id).filter(|result| !result.is_quick) else { continue };
-        for plot in &section.plots {
-            if let Some(svg) = plot::draw(plot, section, result)? {
-                let path = dir.join(plot.file).with_extension("svg");
-                fs::write(&path, svg).with_context(|| format!("writing {}", path.display()))?;
-                drawings.insert(plot.file);
-            }
-        }
-    }
-    let page = page(sections, &results, &drawings, &notes);
-    fs::write(document, page).with_context(|| format!("writing {}", document.display()))
-}
+/// What a page says that has figures of the small run.
+pub const SMALL_RUN: &str = "**Some of this is from the small run (`QUICK=1`), with fewer streams and repetitions.**";
 
-/// The page.
-fn page(
+/// The page. A drawing is shown if it is there; `notes` are what people have to say of a section.
+pub fn page(
     sections: &[Section],
-    results: &BTreeMap<String, SectionResult>,
+    results: &Results,
     drawings: &BTreeSet<&str>,
     notes: &dyn Fn(&str) -> Option<String>,
 ) -> String {
@@ -77,7 +46,7 @@ fn page(
         let _infallible = write!(page, "\n{}\n", wrapped(&text));
     }
     if results.values().any(|result| result.is_quick) {
-        page.push_str("\n**Some of this is from the small run (`QUICK=1`), with fewer streams and repetitions.**\n");
+        let _infallible = write!(page, "\n{SMALL_RUN}\n");
     }
     if let Some(text) = notes("introduction") {
         let _infallible = write!(page, "\n{}\n", text.trim());
@@ -86,7 +55,7 @@ fn page(
     write_targets(&mut page, results);
     for section in sections {
         let result = results.get(section.id);
-        if section.kind == Kind::Stress && result.is_none() {
+        if section.kind.is_long() && result.is_none() {
             continue;
         }
         let _infallible = write!(page, "\n## {}\n\n{}\n", section.title, wrapped(section.about));
@@ -101,7 +70,7 @@ fn page(
     page
 }
 
-fn write_targets(page: &mut String, results: &BTreeMap<String, SectionResult>) {
+fn write_targets(page: &mut String, results: &Results) {
     page.push_str("| | target | measured | met |\n| --- | --- | --- | --- |\n");
     for target in targets::all() {
         let (measured, word) = match target.outcome(results) {
@@ -119,16 +88,9 @@ fn write_section(
     newest: Option<&SectionResult>,
     drawings: &BTreeSet<&str>,
 ) {
-    let names = |case: &Case| case.contenders.iter().map(|contender| contender.name.clone()).collect::<Vec<_>>();
-    for cases in section.cases.chunk_by(|a, b| names(a) == names(b)) {
-        let names = names(&cases[0]);
-        let _infallible = write!(page, "\n| | {} |\n| --- |{}\n", names.join(" | "), " --- |".repeat(names.len()));
-        for case in cases {
-            write_case(page, case, &names, result);
-        }
-    }
-    for plot in section.plots.iter().filter(|plot| drawings.contains(plot.file)) {
-        let _infallible = write!(page, "\n![{}](benchmarks/{}.svg)\n", plot.title, plot.file);
+    match section.kind {
+        Kind::Polling => page.push_str(&polling_page::summary(result)),
+        Kind::Cases | Kind::Soak | Kind::Stress => write_tables(page, section, result, drawings),
     }
     if let Some(text) = &result.text {
         let _infallible = write!(page, "\n```text\n{}\n```\n", text.trim());
@@ -139,7 +101,7 @@ fn write_section(
     write_refused(page, section, result);
     let repetitions = match section.kind {
         Kind::Cases => format!(", medians of {}", result.repetitions),
-        Kind::Stress => String::new(),
+        Kind::Polling | Kind::Soak | Kind::Stress => String::new(),
     };
     let quick = if result.is_quick { ", small run" } else { "" };
     let _infallible = write!(
@@ -157,6 +119,20 @@ fn write_section(
         }
     }
     page.push('\n');
+}
+
+fn write_tables(page: &mut String, section: &Section, result: &SectionResult, drawings: &BTreeSet<&str>) {
+    let names = |case: &Case| case.contenders.iter().map(|contender| contender.name.clone()).collect::<Vec<_>>();
+    for cases in section.cases.chunk_by(|a, b| names(a) == names(b)) {
+        let names = names(&cases[0]);
+        let _infallible = write!(page, "\n| | {} |\n| --- |{}\n", names.join(" | "), " --- |".repeat(names.len()));
+        for case in cases {
+            write_case(page, case, &names, result);
+        }
+    }
+    for plot in section.plots.iter().filter(|plot| drawings.contains(plot.file)) {
+        let _infallible = write!(page, "\n![{}](benchmarks/{}.svg)\n", plot.title, plot.file);
+    }
 }
 
 fn write_case(page: &mut String, case: &Case, names: &[String], result: &SectionResult) {
@@ -202,7 +178,8 @@ fn write_refused(page: &mut String, section: &Section, result: &SectionResult) {
     }
 }
 
-fn versions(result: &SectionResult) -> String {
+/// The versions, as a line.
+pub fn versions(result: &SectionResult) -> String {
     let versions: Vec<String> = result.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
     versions.join(", ")
 }
@@ -233,7 +210,7 @@ pub fn figure(value: f64, unit: Unit) -> String {
 }
 
 /// The same words in lines that fit an editor.
-fn wrapped(text: &str) -> String {
+pub fn wrapped(text: &str) -> String {
     const COLUMNS: usize = 120;
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
@@ -265,7 +242,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::{
         machine::Machine,
-        plan::{Contender, DELIVERIES, P99},
+        plan::{Contender, DELIVERIES, P99, Pinning},
         results::CaseResult,
         servers::Server,
     };
@@ -291,7 +268,12 @@ pub(crate) mod tests {
             repetitions: 3,
             is_quick: false,
             load_average: 0.25,
-            cases: vec![CaseResult { case: case.to_owned(), title: "many streams".to_owned(), contenders }],
+            cases: vec![CaseResult {
+                case: case.to_owned(),
+                title: "many streams".to_owned(),
+                contenders,
+                streams: None,
+            }],
             remark: None,
             text: None,
         }
@@ -307,7 +289,7 @@ pub(crate) mod tests {
                 title: "many streams".to_owned(),
                 contenders: vec![Contender::new(Server::Tidings, ""), Contender::new(Server::Raw, "")],
                 metrics: vec![DELIVERIES, P99],
-                is_pinned: true,
+                pinning: Pinning::Apart,
                 repetitions_max: 9,
             }],
             plots: Vec::new(),

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{machine::Machine, statistics::Summary};
 
+/// The results that there are, by section.
+pub type Results = BTreeMap<String, SectionResult>;
+
 /// The result of a section.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SectionResult {
@@ -45,6 +48,9 @@ pub struct CaseResult {
     pub case: String,
     /// What it was called: the small run has other numbers of streams.
     pub title: String,
+    /// How many streams there were, by the reports; what a figure of all of them is divided by.
+    #[serde(default)]
+    pub streams: Option<u64>,
     /// By contender.
     pub contenders: BTreeMap<String, ContenderResult>,
 }
@@ -62,6 +68,17 @@ impl SectionResult {
     /// The summary of a metric, if there is one.
     pub fn summary(&self, case: &str, contender: &str, metric: &str) -> Option<Summary> {
         Summary::of(self.contender(case, contender)?.samples.get(metric)?)
+    }
+
+    /// The median of a metric, if there is one.
+    pub fn median(&self, case: &str, contender: &str, metric: &str) -> Option<f64> {
+        self.summary(case, contender, metric).map(|summary| summary.median)
+    }
+
+    /// How many streams a case had.
+    pub fn streams(&self, case: &str) -> Option<f64> {
+        let streams = self.cases.iter().find(|result| result.case == case)?.streams?;
+        (streams > 0).then_some(streams as f64)
     }
 
     /// What a contender made of a case.

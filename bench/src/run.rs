@@ -3,18 +3,19 @@
 use std::{path::Path, process::Command};
 
 use anyhow::{Context as _, ensure};
+use serde_json::Value;
 
 use crate::{
     client::{self, Client},
     equality,
     machine::{self, Machine},
-    plan::{Case, Contender, Kind, Section, Unit},
+    plan::{Case, Contender, Kind, Pinning, Section, Unit},
     render,
-    results::{CaseResult, ContenderResult, SectionResult},
+    results::{CaseResult, SectionResult},
     servers::{Options, Programs, Running, Server},
 };
 
-/// The server's core and the client's.
+/// The server's core and the client's, where they have one each and none are given.
 const CORES: (usize, usize) = (0, 1);
 
 /// How all sections are carried out.
@@ -28,6 +29,8 @@ pub struct Setup {
     pub repetitions: usize,
     /// Whether this is the small run.
     pub is_quick: bool,
+    /// The cores of server and client, where they have one each.
+    pub cores: Option<(usize, usize)>,
 }
 
 impl Setup {
@@ -51,7 +54,7 @@ impl Setup {
             result.remark = Some(format!("`fdatasync` of 4 KiB takes {time} on this disk, in the median."));
         }
         match section.kind {
-            Kind::Cases => {
+            Kind::Cases | Kind::Polling | Kind::Soak => {
                 for case in &section.cases {
                     result.cases.push(self.case(case, progress));
                 }
@@ -74,23 +77,24 @@ impl Setup {
             for at in 0..case.contenders.len() {
                 // Nobody is always first.
                 let contender = &case.contenders[(at + repetition) % case.contenders.len()];
-                let outcome = result.contenders.entry(contender.name.clone()).or_default();
                 progress(&format!("{}: {}, repetition {}", case.title, contender.name, repetition + 1));
-                if let Err(error) = self.measure(case, contender, outcome) {
-                    let reason = one_line(&format!("{error:#}"));
+                let report = self.measure(case, contender).map_err(|error| one_line(&format!("{error:#}")));
+                if let Err(reason) = &report {
                     progress(&format!("{}: {}: {reason}", case.title, contender.name));
-                    outcome.refused.push(reason);
                 }
+                take(&mut result, case, contender, report);
             }
         }
         result
     }
 
-    fn measure(&self, case: &Case, contender: &Contender, outcome: &mut ContenderResult) -> anyhow::Result<()> {
-        let (server_core, client_core) = match case.is_pinned && Machine::this().cores > 1 {
-            true => (Some(CORES.0), Some(CORES.1)),
-            false => (None, None),
+    fn measure(&self, case: &Case, contender: &Contender) -> anyhow::Result<Value> {
+        let cores = match case.pinning {
+            Pinning::Apart => self.cores.or((Machine::this().cores > 1).then_some(CORES)),
+            Pinning::Free => None,
+            Pinning::AsAsked => self.cores,
         };
+        let (server_core, client_core) = cores.unzip();
         let options = Options { core: server_core, environment: contender.environment.clone() };
         let running = Running::start(contender.server, &self.programs, &options)?;
         // On the server's core too: what the two use together is what is compared.
@@ -103,14 +107,9 @@ impl Setup {
             core: client_core,
             arguments: contender.arguments.clone(),
             is_authenticated: contender.is_authenticated,
+            limit: contender.limit,
         };
-        let report = client::measure(contender.server, &running, &client, &self.programs)?;
-        for metric in &case.metrics {
-            if let Some(value) = report.pointer(metric.pointer).and_then(serde_json::Value::as_f64) {
-                outcome.samples.entry(metric.id.to_owned()).or_default().push(value * metric.factor);
-            }
-        }
-        Ok(())
+        client::measure(contender.server, &running, &client, &self.programs)
     }
 
     fn stress(&self) -> anyhow::Result<String> {
@@ -125,6 +124,22 @@ impl Setup {
         let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         ensure!(output.status.success(), "the stress run failed: {said}\n{}", String::from_utf8_lossy(&output.stderr));
         Ok(said)
+    }
+}
+
+/// Keeps what a report says of the case's metrics, or why it does not count.
+fn take(result: &mut CaseResult, case: &Case, contender: &Contender, report: Result<Value, String>) {
+    let outcome = result.contenders.entry(contender.name.clone()).or_default();
+    match report {
+        Ok(report) => {
+            for metric in &case.metrics {
+                if let Some(value) = report.pointer(metric.pointer).and_then(Value::as_f64) {
+                    outcome.samples.entry(metric.id.to_owned()).or_default().push(value * metric.factor);
+                }
+            }
+            result.streams = report.get("streams").and_then(Value::as_u64).or(result.streams);
+        }
+        Err(reason) => outcome.refused.push(reason),
     }
 }
 

@@ -1,10 +1,14 @@
-//! The plan: what is measured, against whom, for how long.
+//! The plan: what is measured, against whom, for how long. The plan of polling is in [`crate::polling`].
+
+use std::time::Duration;
 
 use crate::{
     plan::{
-        CPU_PER_DELIVERY, Case, Contender, DELIVERIES, Drawing, EVENTS, IDLE_CPU, KERNEL_BYTES, Kind, LONGEST,
-        MESSAGES, Metric, OPENED, P50, P90, P99, P999, Plot, SLOW_ENDED, STREAM_BYTES, Section, Unit,
+        CPU_PER_DELIVERY, Case, Contender, DELIVERIES, Drawing, ENDED, EVENTS, HEARTBEATS, IDLE_CPU, KERNEL_BYTES,
+        Kind, LONGEST, MESSAGES, Metric, OPENED, OPENING_CPU, P50, P90, P99, P999, Pinning, Plot, RESIDENT_END,
+        RESIDENT_START, SLOW_ENDED, STREAM_BYTES, Section, Unit,
     },
+    polling,
     servers::Server::{self, AxumSse, Nats, Nchan, Raw, RawBatch, Redis, RedisDurable, Tidings},
 };
 
@@ -28,7 +32,7 @@ pub struct Size {
 
 impl Size {
     /// So many streams, or fewer where that is impossible.
-    fn streams(self, wanted: usize) -> usize {
+    pub(crate) fn streams(self, wanted: usize) -> usize {
         let wanted = if self.is_quick { wanted / 10 } else { wanted };
         wanted.min(self.streams_max).max(10)
     }
@@ -51,8 +55,9 @@ pub fn all(size: Size) -> Vec<Section> {
         slow_readers(size),
         publish(size),
         churn(size),
-        polling(size),
+        polling::section(size),
         brokers(size),
+        soak(size),
         stress(),
     ]
 }
@@ -64,18 +69,18 @@ fn case(id: &str, title: String, servers: &[Server], arguments: impl Fn(Server) 
         title,
         contenders: servers.iter().map(|server| Contender::new(*server, &arguments(*server))).collect(),
         metrics: metrics.to_vec(),
-        is_pinned: true,
+        pinning: Pinning::Apart,
         repetitions_max: usize::MAX,
     }
 }
 
 /// What makes a number readable.
-fn thousands(number: usize) -> String {
+pub(crate) fn thousands(number: usize) -> String {
     crate::render::number(number as f64)
 }
 
 fn broadcast(size: Size) -> Section {
-    let of = |id: &str, wanted: usize, window: usize, is_pinned: bool| {
+    let of = |id: &str, wanted: usize, window: usize, pinning: Pinning| {
         let streams = size.streams(wanted);
         let arguments = move |server: Server| {
             // About a second's work for each, by what the kernel can do and whether a window helps.
@@ -83,18 +88,19 @@ fn broadcast(size: Size) -> Section {
             let messages = (per_second / if size.is_quick { streams * 4 } else { streams }).max(2 * window).max(20);
             format!("broadcast --streams {streams} --window {window} --messages {messages} {VOLATILE}")
         };
+        let is_pinned = pinning == Pinning::Apart;
         let pinned = if is_pinned { "" } else { ", not pinned" };
         let title = format!("{} streams, window {window}{pinned}", thousands(streams));
         // The headline's figure once more, without those of whom it says nothing new.
         let servers: &[Server] = if is_pinned { &FAN_OUT } else { &[Tidings, RawBatch, AxumSse, Nchan] };
-        Case { is_pinned, ..case(id, title, servers, arguments, &[DELIVERIES]) }
+        Case { pinning, ..case(id, title, servers, arguments, &[DELIVERIES]) }
     };
     let cases = vec![
-        of("1000-w1", 1_000, 1, true),
-        of("1000-w16", 1_000, 16, true),
-        of("10000-w1", 10_000, 1, true),
-        of("10000-w16", 10_000, 16, true),
-        of("10000-w16-unpinned", 10_000, 16, false),
+        of("1000-w1", 1_000, 1, Pinning::Apart),
+        of("1000-w16", 1_000, 16, Pinning::Apart),
+        of("10000-w1", 10_000, 1, Pinning::Apart),
+        of("10000-w16", 10_000, 16, Pinning::Apart),
+        of("10000-w16-unpinned", 10_000, 16, Pinning::Free),
     ];
     let groups = vec![
         ("1000-w1", "1,000 streams, window 1"),
@@ -203,13 +209,19 @@ fn storm(size: Size) -> Section {
     let streams = size.streams(10_000);
     let arguments = move |_: Server| format!("storm --streams {streams} --concurrency 256 {VOLATILE}");
     let title = format!("{} streams, 256 at a time", thousands(streams));
+    let metrics = [OPENED, P50, P99, OPENING_CPU];
+    let users = Contender::new(Tidings, &format!("storm --streams {streams} --concurrency 256")).authenticated();
+    let users_title = format!("{} authenticated users, each on the personal channel", thousands(streams));
     Section {
         id: "storm",
         title: "Everybody comes at once",
         about: "After a network's outage or a server's restart all clients connect together. The time of a stream runs \
                 from its connect to the first sign that it is open: `connected` for Tidings, the answer's head for the \
                 others.",
-        cases: vec![case("256", title, &FAN_OUT, arguments, &[OPENED, P50, P99])],
+        cases: vec![
+            case("256", title, &FAN_OUT, arguments, &metrics),
+            Case { contenders: vec![users], ..case("users", users_title, &[], |_| String::new(), &metrics) },
+        ],
         plots: vec![],
         kind: Kind::Cases,
     }
@@ -259,7 +271,7 @@ fn shards(size: Size) -> Section {
                 delivery dearer.",
         cases: vec![Case {
             contenders: vec![of("one shard", "1"), of("two shards", "2")],
-            is_pinned: false,
+            pinning: Pinning::Free,
             ..case("10", title, &[], |_| String::new(), &[CPU_PER_DELIVERY, P50, P99])
         }],
         plots: vec![],
@@ -378,62 +390,39 @@ fn churn(size: Size) -> Section {
     }
 }
 
-fn polling(size: Size) -> Section {
-    let (users, seconds) = (size.streams(5_000), if size.is_quick { 3 } else { 6 });
-    let arguments = format!(
-        "poll --users {users} --interval 3s --duration {seconds}s --change-rate 0.01 --change-rate 0.1 {VOLATILE}"
-    );
-    let polled = [
-        of_phase("polled_requests", "polling: requests/s", "/phases/0/requests_per_second", Unit::Number),
-        of_phase("polled_api", "polling: CPU of the API", "/phases/0/api_cpu_percent_of_core", Unit::Percent),
-        of_phase("polled_p50", "polling: a change is seen after, p50", "/phases/0/latency/p50_micros", Unit::Micros),
-    ];
-    let pushed = [
-        of_phase("rare_api", "push, 1 % change: CPU of the API", "/phases/1/api_cpu_percent_of_core", Unit::Percent),
-        of_phase("rare_push", "push, 1 % change: CPU of Tidings", "/phases/1/push_cpu_percent_of_core", Unit::Percent),
-        of_phase(
-            "rare_p50",
-            "push, 1 % change: a change is seen after, p50",
-            "/phases/1/latency/p50_micros",
-            Unit::Micros,
-        ),
-        of_phase("often_api", "push, 10 % change: CPU of the API", "/phases/2/api_cpu_percent_of_core", Unit::Percent),
-        of_phase(
-            "often_push",
-            "push, 10 % change: CPU of Tidings",
-            "/phases/2/push_cpu_percent_of_core",
-            Unit::Percent,
-        ),
-        of_phase(
-            "often_p50",
-            "push, 10 % change: a change is seen after, p50",
-            "/phases/2/latency/p50_micros",
-            Unit::Micros,
-        ),
-    ];
-    let title = format!("{} users", thousands(users));
+fn soak(size: Size) -> Section {
+    let streams = size.streams(19_000);
+    // The small run has a round of heartbeats still.
+    let (held, text) = if size.is_quick { (20, "20 s") } else { (30 * 60, "30 minutes") };
+    let arguments = format!("idle --streams {streams} --own-channels --settle 1s --duration {held}s");
+    let opening_and_settling = Duration::from_secs(120);
+    let contender = Contender {
+        limit: Duration::from_secs(held) + opening_and_settling,
+        ..Contender::new(Tidings, &arguments).authenticated()
+    };
+    let title = format!("{} authenticated users for {text}", thousands(streams));
     Section {
-        id: "polling",
-        title: "Instead of polling",
-        about: "An API that answers with an account of some 400 bytes (axum, no database behind it) is asked by every user \
-                every 3 s; then the same users hold a stream and ask when they are told that something has changed, \
-                for 1 % and 10 % of them in 3 s. What changes within 100 ms is told at once. CPU is of one core, which API and \
-                Tidings share.",
+        id: "soak",
+        title: "Idle streams for half an hour",
+        about: "Authenticated users, each on the personal channel, with a heartbeat every 15 s and nothing else. A run in \
+                which a stream ended by itself does not count. It takes half an hour and little of the machine, so it \
+                is only measured when it is asked for by name, and may run beside others: nothing is pinned, unless \
+                `--cores` says where.",
         cases: vec![Case {
-            contenders: vec![Contender {
-                has_api: true,
-                ..Contender::named("Tidings and an API", Tidings, &arguments)
-            }],
-            repetitions_max: 2,
-            ..case("3s", title, &[], |_| String::new(), &[&polled[..], &pushed[..]].concat())
+            contenders: vec![contender],
+            pinning: Pinning::AsAsked,
+            repetitions_max: 1,
+            ..case(
+                "users",
+                title,
+                &[],
+                |_| String::new(),
+                &[IDLE_CPU, HEARTBEATS, ENDED, RESIDENT_START, RESIDENT_END, STREAM_BYTES],
+            )
         }],
         plots: vec![],
-        kind: Kind::Cases,
+        kind: Kind::Soak,
     }
-}
-
-fn of_phase(id: &'static str, title: &'static str, pointer: &'static str, unit: Unit) -> Metric {
-    Metric { id, title, pointer, factor: 1.0, unit }
 }
 
 fn brokers(size: Size) -> Section {

@@ -131,6 +131,7 @@ pub fn all() -> Vec<Target> {
     const SINGLE: (&str, &str) = ("publish", "single");
     const BATCH: (&str, &str) = ("publish", "batch");
     const STORM: (&str, &str) = ("storm", "256");
+    const SOAK: (&str, &str) = ("soak", "users");
     const SHARDS: (&str, &str) = ("shards", "10");
     vec![
         figure(
@@ -157,6 +158,7 @@ pub fn all() -> Vec<Target> {
         figure("durable publishes, NDJSON", BATCH, "Tidings, durable", EVENTS, AtLeast, &[100_000.0]),
         ratio("time to open 10,000 streams", STORM, OPENED, "Nchan", AtMost, &[1.1]),
         figure("CPU of 19,000 idle streams with heartbeats", USERS, TIDINGS, IDLE_CPU, AtMost, &[2.0]),
+        figure("the same for 30 minutes", SOAK, TIDINGS, IDLE_CPU, AtMost, &[2.0]),
         Target {
             title: "CPU of a delivery with two shards",
             section: SHARDS.0,

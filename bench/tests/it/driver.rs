@@ -19,7 +19,7 @@ fn setup() -> Setup {
     let references = Path::new(env!("CARGO_BIN_EXE_reference-raw")).parent().unwrap().to_owned();
     let tidings = std::env::var_os("TIDINGS_BIN").map_or(references.join("tidings"), Into::into);
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned();
-    Setup { programs: Programs { tidings, references }, root, repetitions: 1, is_quick: true }
+    Setup { programs: Programs { tidings, references }, root, repetitions: 1, is_quick: true, cores: None }
 }
 
 /// Every case has figures for Tidings and for a reference, and nothing is refused.

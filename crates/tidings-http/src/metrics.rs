@@ -134,7 +134,10 @@ impl Metrics {
             duplicates,
             published_by_label: RwLock::default(),
             duplicates_by_label: RwLock::default(),
-            refused, resumes, handshakes }
+            refused,
+            resumes,
+            handshakes,
+        }
     }
 
     /// An event was accepted.
