@@ -28,6 +28,11 @@ const LINGER_IDLE: Duration = Duration::from_secs(1);
 /// and in all.
 const LINGER_MAX: Duration = Duration::from_secs(5);
 
+/// Bytes that the kernel takes beyond those that are on their way (`TCP_NOTSENT_LOWAT`, tcp(7)). By itself it
+/// takes up to four megabytes for a peer that does not read: memory that no limit of ours counts, and events
+/// that no newer one can replace any more. With less, a fast connection might run dry between two writes.
+const UNSENT_MAX_BYTES: u32 = 128 * 1024;
+
 /// How a connection ended, as far as its socket says. Requests carry it, so that a stream whose body
 /// is dropped knows why.
 #[derive(Debug, Clone, Default)]
@@ -103,7 +108,9 @@ impl Socket {
         // Frames are small and must not wait for each other.
         stream.set_nodelay(true)?;
         // Unacknowledged heartbeats then tell a dead peer from a silent one.
-        socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(user_timeout))?;
+        let socket = socket2::SockRef::from(&stream);
+        socket.set_tcp_user_timeout(Some(user_timeout))?;
+        socket.set_tcp_notsent_lowat(UNSENT_MAX_BYTES)?;
         Ok(Self { stream, end: SocketEnd::default(), write_timeout, deadline: None, lingering: None })
     }
 
