@@ -190,15 +190,16 @@ fn soak(results: &Results) -> String {
     };
     let of = |metric: crate::plan::Metric| figure(result.median("users", "Tidings", metric.id), metric.unit);
     let title = result.cases.first().map_or("the streams", |case| &case.title);
-    format!(
-        "\nMeasured, {title}: {} of a core, {} heartbeats, {} streams ended by themselves; Tidings's resident memory was {} at \
+    let text = format!(
+        "Measured, {title}: {} of a core, {} heartbeats, {} streams ended by themselves; Tidings's resident memory was {} at \
          the start and {} at the end.",
         of(IDLE_CPU),
         of(HEARTBEATS),
         of(ENDED),
         of(RESIDENT_START),
         of(RESIDENT_END)
-    )
+    );
+    format!("\n{}", render::wrapped(&text))
 }
 
 #[cfg(test)]
