@@ -20,9 +20,9 @@ help:
 	@echo 'make unit      all tests'
 	@echo 'make stress    the long crash-and-resume run'
 	@echo 'make sanitize  the crate with unsafe code under the address sanitizer'
-	@echo 'make bench     compare with others on this machine, and write docs/benchmarks.md; with QUICK=1 a look in'
-	@echo '               minutes that is written elsewhere, with STRESS=1 the stress run too, with'
-	@echo '               SECTIONS="broadcast idle" some of it'
+	@echo 'make bench     compare with others on this machine, and write docs/benchmarks.md, polling.md and scaling.md;'
+	@echo '               with QUICK=1 a look in minutes that is written elsewhere, with STRESS=1 the stress run too,'
+	@echo '               with SECTIONS="broadcast idle" some of it, with SECTIONS=soak half an hour of idle streams'
 
 run:
 	$(CARGO) run --release --locked -- serve --dev

@@ -22,6 +22,10 @@ pub const CASES: [(&str, usize); 2] = [("1000", 1_000), ("10000", 10_000)];
 /// The phases of push: by what their figures' names begin with, and how many per cent change in an interval.
 pub const PUSHES: [(&str, f64); 3] = [("push1", 1.0), ("push10", 10.0), ("push100", 100.0)];
 
+/// How wrong the processor time of both servers may be: for each, that in user mode and in the kernel are cut to a
+/// hundredth of a second; they are rarely wrong in the same direction, so it is half of that.
+const CLOCK_SECONDS: f64 = 0.02;
+
 /// Most repetitions: each takes minutes.
 pub const REPETITIONS_MAX: usize = 2;
 
@@ -140,6 +144,15 @@ impl Phase {
     pub fn together_percent(&self) -> f64 {
         self.api_percent + self.push_percent
     }
+
+    fn used_seconds(&self) -> f64 {
+        self.together_percent() / 100.0 * self.seconds
+    }
+
+    /// Whether there was enough for the clocks.
+    fn is_measurable(&self) -> bool {
+        self.used_seconds() >= 3.0 * CLOCK_SECONDS
+    }
 }
 
 /// A case: polling, and push for each of [`PUSHES`] that was measured.
@@ -160,24 +173,23 @@ impl Comparison {
         (!pushes.is_empty()).then_some(Self { poll, pushes })
     }
 
-    /// How many times what a push costs polling costs, in processor time.
+    /// How many times what push costs polling costs, in processor time.
     pub fn ratio(&self, push: &Phase) -> Ratio {
-        // The clocks of two servers for user and kernel time, each cut to a hundredth of a second; they are rarely
-        // wrong in the same direction, so half of it.
-        const CLOCK_SECONDS: f64 = 0.02;
-        let used_seconds = push.together_percent() / 100.0 * push.seconds;
-        match used_seconds < 3.0 * CLOCK_SECONDS {
-            true => {
-                let most_percent = (used_seconds + CLOCK_SECONDS) / push.seconds * 100.0;
-                Ratio { value: self.poll.together_percent() / most_percent, is_bound: true }
-            }
-            false => Ratio { value: self.poll.together_percent() / push.together_percent(), is_bound: false },
+        let poll_percent = self.poll.together_percent();
+        if !self.poll.is_measurable() {
+            return Ratio::Unclear;
         }
+        if push.is_measurable() {
+            return Ratio::Exactly(poll_percent / push.together_percent());
+        }
+        let least = poll_percent / ((push.used_seconds() + CLOCK_SECONDS) / push.seconds * 100.0);
+        // That polling costs at least half as much says nothing.
+        if least > 1.0 { Ratio::AtLeast(least) } else { Ratio::Unclear }
     }
 
     /// The per cent of changes at which push costs as much as polling, on a straight line between two points.
     pub fn break_even_percent(&self) -> Option<f64> {
-        let poll = self.poll.together_percent();
+        let poll = Some(&self.poll).filter(|poll| poll.is_measurable())?.together_percent();
         self.pushes.windows(2).find_map(|pair| {
             let [(left, below), (right, above)] = pair else { return None };
             let (below, above) = (below.together_percent(), above.together_percent());
@@ -188,11 +200,13 @@ impl Comparison {
 
 /// How many times as much.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Ratio {
-    /// The quotient.
-    pub value: f64,
-    /// Whether it is at least that, as there was too little to measure well.
-    pub is_bound: bool,
+pub enum Ratio {
+    /// The quotient of what was measured.
+    Exactly(f64),
+    /// What it is at least, as there was too little of the divisor to measure it well.
+    AtLeast(f64),
+    /// There was too little to measure at all.
+    Unclear,
 }
 
 #[cfg(test)]
@@ -240,7 +254,7 @@ pub(crate) mod tests {
         let comparison = Comparison::read(&result, "10000").unwrap();
         assert_eq!(comparison.poll.api_bytes_per_second, 900.0);
         let ratios: Vec<Ratio> = comparison.pushes.iter().map(|(_, push)| comparison.ratio(push)).collect();
-        let is_near = |ratio: Ratio, wanted: f64| !ratio.is_bound && (ratio.value - wanted).abs() < 1e-9;
+        let is_near = |ratio, wanted: f64| matches!(ratio, Ratio::Exactly(value) if (value - wanted).abs() < 1e-9);
         assert!(is_near(ratios[0], 10.0) && is_near(ratios[1], 2.0) && is_near(ratios[2], 0.5), "{ratios:?}");
         // From 4 % of a core at 10 % of changes to 16 % at 100 %; polling takes 8 %.
         let even = comparison.break_even_percent().unwrap();
@@ -254,8 +268,13 @@ pub(crate) mod tests {
         // Two hundredths of a second in ten seconds: with the clocks' error of as much, it may be 0.4 %.
         (phases[1].2, phases[1].3) = (0.1, 0.1);
         let comparison = Comparison::read(&measured("1000", phases), "1000").unwrap();
-        let Ratio { value, is_bound } = comparison.ratio(&comparison.pushes[0].1);
-        assert!(is_bound && (value - 20.0).abs() < 1e-9, "{value}");
+        let ratio = comparison.ratio(&comparison.pushes[0].1);
+        assert!(matches!(ratio, Ratio::AtLeast(value) if (value - 20.0).abs() < 1e-9), "{ratio:?}");
+        // Polling that takes as little cannot be compared with anything.
+        (phases[0].2, phases[0].3) = (0.1, 0.1);
+        let comparison = Comparison::read(&measured("1000", phases), "1000").unwrap();
+        assert!(comparison.pushes.iter().all(|(_, push)| comparison.ratio(push) == Ratio::Unclear));
+        assert_eq!(comparison.break_even_percent(), None);
     }
 
     #[test]

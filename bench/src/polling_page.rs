@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt::Write as _};
 
 use crate::{
     plan::Unit,
-    polling::{CASES, Comparison, INTERVAL_SECONDS, Phase, Ratio, SECTION},
+    polling::{CASES, Comparison, INTERVAL_SECONDS, Phase, REPETITIONS_MAX, Ratio, SECTION},
     render::{self, figure, number},
     results::{Results, SectionResult},
     template::{NOT_MEASURED, Values, table},
@@ -26,7 +26,7 @@ pub fn page(results: &Results, drawings: &BTreeSet<&str>) -> anyhow::Result<Stri
     values.text("interval", INTERVAL_SECONDS.to_string());
     values.text("where", result.map_or("Not measured yet.".to_owned(), provenance));
     values.text("tables", or_not_measured(cases.iter().map(|case| case.table(drawings)).collect(), "\n\n"));
-    values.text("wins", or_not_measured(cases.iter().map(Measured::wins).collect(), "\n"));
+    values.text("lines", or_not_measured(cases.iter().map(Measured::lines).collect(), "\n"));
     values.text("losses", losses(&cases));
     values.text("dear", or_not_measured(cases.iter().map(Measured::dear).collect(), "\n"));
     // By the most users, where there is most to divide.
@@ -98,9 +98,12 @@ impl Measured {
         };
         let poll = row(format!("polling, every {INTERVAL_SECONDS} s"), &comparison.poll, "1".to_owned());
         let pushes = comparison.pushes.iter().map(|(percent, push)| {
-            let Ratio { value, is_bound } = comparison.ratio(push);
-            let least = if is_bound { "at least " } else { "" };
-            row(format!("push, {percent} % change"), push, format!("{least}{}", times(value)))
+            let ratio = match comparison.ratio(push) {
+                Ratio::Exactly(value) => times(value),
+                Ratio::AtLeast(value) => format!("at least {}", times(value)),
+                Ratio::Unclear => "–".to_owned(),
+            };
+            row(format!("push, {percent} % change"), push, ratio)
         });
         let rows: Vec<Vec<String>> = std::iter::once(poll).chain(pushes).collect();
         let head = [
@@ -125,7 +128,7 @@ impl Measured {
     }
 
     /// A line for each rate of changes.
-    fn wins(&self) -> String {
+    fn lines(&self) -> String {
         let Comparison { poll, pushes } = &self.comparison;
         let lines = pushes.iter().map(|(percent, push)| {
             let [sooner, later] = [push.p50_micros, poll.p50_micros].map(|micros| figure(micros, Unit::Micros));
@@ -184,13 +187,13 @@ fn losses(cases: &[Measured]) -> String {
     .replace('\n', "\n  ")
 }
 
-fn verdict(Ratio { value, is_bound }: Ratio) -> String {
-    match value {
-        _ if is_bound && value >= SAME.end => format!("polling costs at least {} × as much CPU", times(value)),
-        _ if is_bound => "there was too little to measure for a ratio of CPU".to_owned(),
-        _ if SAME.contains(&value) => "both cost the same CPU, to within a tenth".to_owned(),
-        _ if value < 1.0 => format!("push costs {} × as much CPU as polling", times(1.0 / value)),
-        _ => format!("polling costs {} × as much CPU", times(value)),
+fn verdict(ratio: Ratio) -> String {
+    match ratio {
+        Ratio::Unclear => "there was too little to measure for a ratio of CPU".to_owned(),
+        Ratio::AtLeast(value) => format!("polling costs at least {} × as much CPU", times(value)),
+        Ratio::Exactly(value) if SAME.contains(&value) => "both cost the same CPU, to within a tenth".to_owned(),
+        Ratio::Exactly(value) if value < 1.0 => format!("push costs {} × as much CPU as polling", times(1.0 / value)),
+        Ratio::Exactly(value) => format!("polling costs {} × as much CPU", times(value)),
     }
 }
 
@@ -202,11 +205,14 @@ fn times(value: f64) -> String {
 fn provenance(result: &SectionResult) -> String {
     let quick = if result.is_quick { format!("\n\n{}", render::SMALL_RUN) } else { String::new() };
     let text = format!(
-        "{}. {}. Measured {}, medians of {}; load average before it {:.1}.",
+        "{}. {}. Measured {}, {}; load average before it {:.1}.",
         result.machine.line(),
         render::versions(result),
         result.measured_at,
-        result.repetitions.min(crate::polling::REPETITIONS_MAX),
+        match result.repetitions.min(REPETITIONS_MAX) {
+            1 => "once".to_owned(),
+            repetitions => format!("medians of {repetitions}"),
+        },
         result.load_average
     );
     render::wrapped(&text) + &quick
@@ -245,7 +251,7 @@ mod tests {
         ] {
             assert!(words.contains(text), "{text:?} is not in\n{page}");
         }
-        assert!(!page.contains("easured yet") && !page.contains(NOT_MEASURED), "{page}");
+        assert!(!page.contains("Not measured") && !page.contains("takes not measured"), "{page}");
     }
 
     #[test]

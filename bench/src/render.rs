@@ -13,8 +13,9 @@ use crate::{
 /// What stands at the top, whatever was measured.
 const HEAD: &str = "# Benchmarks
 
-`make bench` measures all of this and writes this page; `make bench QUICK=1` is a look in a few minutes, which is written to
-`bench/results/quick/benchmarks.md` and leaves this page alone. No figure is written by hand.
+`make bench` measures all of this and writes this page, [polling.md](polling.md), which compares push with polling, and
+[scaling.md](scaling.md), which works out what a million streams would need; `make bench QUICK=1` is a look in a few minutes,
+which is written to `bench/results/quick/` and leaves these pages alone. No figure is written by hand.
 
 The machine is shared and small, so that absolute figures say little about another: quote the ratios. Server and client run
 on the same machine over loopback, each on a core of its own unless it says otherwise; there the sender also pays for the

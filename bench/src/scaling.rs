@@ -118,9 +118,12 @@ pub(crate) mod tests {
         results::{CaseResult, ContenderResult, SectionResult},
     };
 
+    /// A case, its streams and its figures.
+    type Measured<'a> = (&'a str, u64, &'a [(&'a str, f64)]);
+
     /// A section with cases of so many streams, and figures of Tidings for each.
-    fn section(id: &str, cases: &[(&str, u64, &[(&str, f64)])]) -> (String, SectionResult) {
-        let case = |(case, streams, figures): &(&str, u64, &[(&str, f64)])| {
+    fn section(id: &str, cases: &[Measured<'_>]) -> (String, SectionResult) {
+        let case = |(case, streams, figures): &Measured<'_>| {
             let samples = figures.iter().map(|(metric, value)| ((*metric).to_owned(), vec![*value])).collect();
             CaseResult {
                 case: (*case).to_owned(),

@@ -106,7 +106,7 @@ pub fn run(common: &Common, parameters: &Parameters, progress: &mut Progress<'_>
         pids: common.pids.clone(),
     };
     let before = process::usage(&common.pids)?;
-    let (crew, _) = Crew::open(common, Load::Churn(plan))?;
+    let (mut crew, _) = Crew::open(common, Load::Churn(plan))?;
     let tally = crew.run(progress)?;
     let server = ServerUse::since(before, None, common, tally.deliveries)?;
     let resident_end_bytes = server.as_ref().map_or(0, |server| server.rss_after_bytes);

@@ -164,7 +164,7 @@ fn run_phase(
         change_rate,
         born: now_nanos(),
     };
-    let (crew, opened) = Crew::open(common, Load::Poll(plan))?;
+    let (mut crew, opened) = Crew::open(common, Load::Poll(plan))?;
     opened.ensure_all_open()?;
     let before = (process::usage(&parameters.api_pids)?, process::usage(&common.pids)?);
     let tally = crew.run(progress)?;

@@ -87,7 +87,7 @@ pub fn run(common: &Common, parameters: &Parameters, progress: &mut Progress<'_>
         channels: parameters.channels.max(1),
     };
     let before = process::usage(&common.pids)?;
-    let (crew, _) = Crew::open(common, Load::Publish(plan))?;
+    let (mut crew, _) = Crew::open(common, Load::Publish(plan))?;
     let tally = crew.run(progress)?;
     let seconds = tally.seconds();
     let server = ServerUse::since(before, None, common, 0)?;

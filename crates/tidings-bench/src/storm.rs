@@ -94,7 +94,7 @@ pub fn run(common: &Common, parameters: &Parameters, progress: &mut Progress<'_>
         pids: Vec::new(),
     };
     let before = process::usage(&common.pids)?;
-    let (crew, opened) = Crew::open(common, Load::Holding(plan))?;
+    let (mut crew, opened) = Crew::open(common, Load::Holding(plan))?;
     anyhow::ensure!(
         opened.opened > 0,
         "no stream could be opened: {}",

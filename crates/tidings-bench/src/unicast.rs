@@ -115,7 +115,7 @@ pub fn run(common: &Common, parameters: &Parameters, progress: &mut Progress<'_>
         born: now_nanos(),
     };
     let rss_before = process::usage(&common.pids)?.map(|usage| usage.rss_bytes);
-    let (crew, opened) = Crew::open(common, Load::Unicast(plan))?;
+    let (mut crew, opened) = Crew::open(common, Load::Unicast(plan))?;
     opened.ensure_all_open()?;
     let before = process::usage(&common.pids)?;
     let tally = crew.run(progress)?;
