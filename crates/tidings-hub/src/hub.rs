@@ -12,23 +12,25 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use smallvec::SmallVec;
-use tidings_protocol::{
-    Channel, CloseReason, Cursor, LoggedEvent, Millis, Partition, PartitionCursor, Position, UserId,
-};
+use tidings_protocol::{Channel, CloseReason, Cursor, Millis, Partition, PartitionCursor, Position, UserId};
 
 use crate::{
     channels::{Channels, Listeners},
     connection::{ConnectionFilter, ConnectionId, ConnectionInfo, Transport},
     counters::Counters,
-    frame::{Format, SharedFrame},
+    frame::Format,
     registry::{Place, Registry},
     session::{Queue, Session},
     shard::{Adoption, Handover, Inbox, Message},
     subscription::Subscription,
     waiting::QueueLimits,
 };
+
+mod batch;
+
+pub use batch::Batch;
 
 /// Monotonic time since some fixed moment. The caller's clock gives it, so that tests can.
 pub type Tick = Duration;
@@ -219,7 +221,7 @@ impl Hub {
     /// Takes what the feed has, in its order. By one caller at a time, who waits for
     /// [`room`](Self::room) in between.
     pub fn batch(&self) -> Batch<'_> {
-        Batch { hub: self, state: self.state.lock(), to_wake: SmallVec::new() }
+        Batch::new(self, self.state.lock())
     }
 
     /// Waits until every shard has room for more events: the feed must not run ahead of them.
@@ -414,80 +416,29 @@ impl Hub {
         self.state.lock().shards.iter().for_each(|shard| shard.inbox.push(Message::Stop));
     }
 
+    /// The shard is gone. What it still held is gone with it, be it that its thread has panicked: its clients
+    /// come back, to another one.
+    pub(crate) fn forget_shard(&self, shard: u16) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let Some(entry) = state.shards.get_mut(usize::from(shard)) else { return };
+        entry.has_ended = true;
+        entry.inbox.close();
+        (entry.slots, entry.free_slots) = (0, Vec::new());
+        for (number, info) in state.registry.on_shard(shard) {
+            state.registry.remove(number);
+            for channel in &info.channels {
+                if let Some(channel) = state.channels.number_of(channel) {
+                    self.leave(state, channel, |listeners| listeners.remove_on_shard(shard));
+                }
+            }
+            self.counters.on_closed(info.transport, CloseReason::Error);
+        }
+    }
+
     /// The shard takes no more: what was handed over to it by now is all.
     pub(crate) fn end_shard(&self, shard: u16) {
         self.state.lock().shards[usize::from(shard)].has_ended = true;
-    }
-}
-
-/// The hub while it takes some of the feed: its lock is held once for all of them, and each shard is woken
-/// once, at the end.
-pub struct Batch<'a> {
-    hub: &'a Hub,
-    state: MutexGuard<'a, State>,
-    to_wake: SmallVec<[u16; 8]>,
-}
-
-impl Batch<'_> {
-    /// The feed has an event.
-    pub fn on_event(&mut self, logged: Arc<LoggedEvent>, conflate_window: Tick, now: Tick) {
-        let Self { hub, state, to_wake } = self;
-        let at = logged.id();
-        state.cursor.set(at.partition, at.at);
-        let Some((channel, listeners)) = state.channels.get(&logged.event.channel) else { return };
-        let window = if logged.event.conflate.is_some() { conflate_window } else { Tick::ZERO };
-        let frame = Arc::new(SharedFrame::new(logged, state.cursor.clone(), window));
-        for session in listeners.sessions() {
-            let waker = session.queue.lock().push(&frame, now, &hub.counters);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-        }
-        // Under the lock: a shard must get an event before or after a connection that listens to it, as
-        // the fence of that connection says.
-        for shard in listeners.shards() {
-            if !state.shards[usize::from(shard)].inbox.push_event(channel, frame.clone()) {
-                hub.is_crowded.store(true, Relaxed);
-            }
-            if !to_wake.contains(&shard) {
-                to_wake.push(shard);
-            }
-        }
-    }
-
-    /// The feed has the answer to a registration: from here on it carries the channel's events, and
-    /// the partition's head was `head` when the broker took the registration.
-    pub fn on_marker(
-        &mut self,
-        channel: &Channel,
-        registration: Registration,
-        partition: Partition,
-        head: PartitionCursor,
-    ) {
-        let state = &mut *self.state;
-        state.advance(partition, head);
-        let number = state.channels.number_of(channel);
-        let Some(listeners) = number.and_then(|number| state.channels.by_number(number)) else { return };
-        if listeners.registration != registration || std::mem::replace(&mut listeners.is_ready, true) {
-            return;
-        }
-        if let Some((_, listeners)) = state.channels.get(channel) {
-            listeners.sessions().for_each(|session| state.on_awaited(session));
-        }
-    }
-
-    /// The feed has the answer to a probe.
-    pub fn on_head(&mut self, registration: Registration, partition: Partition, head: PartitionCursor) {
-        self.state.advance(partition, head);
-        if let Some(session) = self.state.probes.remove(&registration) {
-            self.state.on_awaited(&session);
-        }
-    }
-}
-
-impl Drop for Batch<'_> {
-    fn drop(&mut self) {
-        self.to_wake.iter().for_each(|shard| self.state.shards[usize::from(*shard)].inbox.ring());
     }
 }
 

@@ -128,6 +128,13 @@ impl Registry {
         self.entries.try_remove(number as usize).is_some()
     }
 
+    /// The connections that a shard serves.
+    pub(crate) fn on_shard(&self, number: u16) -> Vec<(u32, ConnectionInfo)> {
+        let is_there = |place: &Place| matches!(place, Place::Shard { shard, .. } if *shard == number);
+        let there = self.entries.iter().filter(|(_, entry)| is_there(&entry.place));
+        there.map(|(number, entry)| (number as u32, entry.info.clone())).collect()
+    }
+
     pub(crate) fn set_place(&mut self, number: u32, place: Place) {
         if let Some(entry) = self.entries.get_mut(number as usize) {
             entry.place = place;

@@ -37,7 +37,8 @@ impl Epoll {
     }
 }
 
-/// The shards of one hub, each with a thread. They end when this is stopped or dropped.
+/// The shards of one hub, each with a thread. They end when this is stopped or dropped. One that panics is
+/// forgotten with what it holds, and others serve the clients that come back.
 pub struct Shards {
     hub: Arc<Hub>,
     threads: Mutex<Vec<JoinHandle<()>>>,

@@ -36,6 +36,8 @@ struct State {
     is_awake: bool,
     /// The feed, while it waits for room.
     feed: Option<Waker>,
+    /// Whether nobody will look here any more.
+    is_closed: bool,
 }
 
 impl Inbox {
@@ -51,6 +53,9 @@ impl Inbox {
     /// Puts an event in, for which somebody will ring. Answers whether there is room for more.
     pub(crate) fn push_event(&self, channel: u32, frame: Arc<SharedFrame>) -> bool {
         let mut state = self.state.lock();
+        if state.is_closed {
+            return true;
+        }
         state.events += 1;
         state.bytes += frame.logged.event.cost_bytes();
         state.messages.push_back(Message::Event { channel, frame });
@@ -59,8 +64,19 @@ impl Inbox {
 
     /// Puts something else in, and rings.
     pub(crate) fn push(&self, message: Message) {
-        self.state.lock().messages.push_back(message);
-        self.ring();
+        let mut state = self.state.lock();
+        if !state.is_closed {
+            state.messages.push_back(message);
+            drop(state);
+            self.ring();
+        }
+    }
+
+    /// Nobody will look here any more: what is there is dropped, and the feed need not wait.
+    pub(crate) fn close(&self) {
+        self.state.lock().is_closed = true;
+        let mut messages = VecDeque::new();
+        self.take(&mut messages);
     }
 
     /// Wakes the shard if it sleeps.

@@ -24,8 +24,8 @@ use crate::{
 /// must not hold up an event.
 const TIMERS_AT_ONCE: usize = 256;
 
-/// Writes between two looks at the wall clock, for the delivery times.
-const WRITES_BETWEEN_CLOCKS: u32 = 16;
+/// Deliveries between two looks at the wall clock, for the delivery times.
+const DELIVERIES_BETWEEN_CLOCKS: u32 = 16;
 
 /// What a socket has become ready for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -63,10 +63,16 @@ struct WallClock {
     uses: u32,
 }
 
+impl Drop for Shard {
+    fn drop(&mut self) {
+        self.hub.forget_shard(self.number);
+    }
+}
+
 impl WallClock {
     fn now(&mut self, time: &dyn Time) -> Millis {
         self.uses += 1;
-        if self.uses == WRITES_BETWEEN_CLOCKS {
+        if self.uses == DELIVERIES_BETWEEN_CLOCKS {
             *self = Self { now: time.now(), uses: 0 };
         }
         self.now
@@ -193,23 +199,12 @@ impl Shard {
         let mut busy: SmallVec<[(u32, Next); 8]> = SmallVec::new();
         for slot in listeners.as_slice() {
             let Some(Some(connection)) = self.connections.get_mut(*slot as usize) else { continue };
-            if !connection.is_idle() {
-                let done = observe(
-                    connection.transport,
-                    &mut self.delivered,
-                    &mut self.latencies,
-                    &mut self.wall,
-                    &*self.time,
-                );
-                busy.push((*slot, connection.push(frame, now, self.hub.counters(), done)));
-                continue;
-            }
-            let wall = self.wall.now(&*self.time);
-            let (delivered, latencies) = (&mut self.delivered[connection.transport as usize], &mut self.latencies);
-            let next = connection.write_at_once(frame, now_nanos, |frame| {
-                *delivered += 1;
-                latencies.observe(wall.saturating_sub(frame.logged.event.sent_at));
-            });
+            let done =
+                observe(connection.transport, &mut self.delivered, &mut self.latencies, &mut self.wall, &*self.time);
+            let next = match connection.is_idle() {
+                true => connection.write_at_once(frame, now_nanos, done),
+                false => connection.push(frame, now, self.hub.counters(), done),
+            };
             if next != Next::Keep {
                 busy.push((*slot, next));
             }
@@ -256,12 +251,9 @@ impl Shard {
         for slot in dirty.drain(..) {
             let Some(Some(connection)) = self.connections.get_mut(slot as usize) else { continue };
             connection.is_dirty = false;
-            let wall = self.wall.now(&*self.time);
-            let (delivered, latencies) = (&mut self.delivered[connection.transport as usize], &mut self.latencies);
-            let next = connection.write(now, |frame| {
-                *delivered += 1;
-                latencies.observe(wall.saturating_sub(frame.logged.event.sent_at));
-            });
+            let done =
+                observe(connection.transport, &mut self.delivered, &mut self.latencies, &mut self.wall, &*self.time);
+            let next = connection.write(now, done);
             if next != Next::Keep {
                 self.follow(slot, next);
             }
@@ -357,7 +349,7 @@ impl Shard {
     }
 }
 
-/// Counts what a connection that is behind has taken meanwhile.
+/// Counts what a connection's socket has taken.
 fn observe<'a>(
     transport: Transport,
     delivered: &'a mut [usize; Transport::ALL.len()],

@@ -241,3 +241,21 @@ fn a_peer_that_takes_nothing_is_given_up_though_it_says_that_it_would() {
     assert_eq!(test.node.closed(CloseReason::PeerTimeout), 1);
     test.node.assert_nothing_left();
 }
+
+/// A shard whose thread panics is dropped as it is: nobody must wait for it.
+#[test]
+fn what_a_vanished_shard_held_is_forgotten() {
+    let mut test = Test::new();
+    let _served = test.open(patient(ROOMY));
+    test.turn();
+    let _not_taken_yet = test.open(patient(ROOMY));
+    test.node.publish("a", "for both");
+    let Test { node, shard, .. } = test;
+    drop(shard);
+    assert_eq!((node.closed(CloseReason::Error), node.hub.shard_sockets()), (2, 0));
+    node.assert_nothing_left();
+    assert!(!node.hub.has_shards());
+    (0..10_000).for_each(|_| node.publish("a", "for nobody"));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(pin!(node.hub.room()).poll(&mut context).is_ready());
+}
