@@ -15,8 +15,9 @@ use tidings_protocol::{Channel, Cursor, Event, EventId, LoggedEvent, Partition, 
 
 use super::sequence::Sequence;
 
-/// Most items handed over at a time, so that other tasks of the runtime get their turn.
-const ITEMS_AT_ONCE: usize = 1024;
+/// Most items handed over at a time, so that other tasks of the runtime get their turn: a quarter of what may
+/// wait for one stream by default, for a task that serves a stream takes from its queue only in between.
+const ITEMS_AT_ONCE: usize = 256;
 
 /// Events that have been released and not yet taken. Bounded by what the appenders had to acquire;
 /// markers are bounded by the hub's registrations between two readings.

@@ -59,7 +59,7 @@ const HEADERS: [(HeaderName, HeaderValue); 3] = [
     (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
 ];
 
-/// Answers with the stream. On a connection that it can leave, it does ([`super::handoff`]); on others the
+/// Answers with the stream. On a connection that it can leave, it does (`handoff`); on others the
 /// response's body is the stream.
 pub fn respond(parts: SseStream) -> Response {
     let handoff = Handoff::new(Session::new(parts));

@@ -14,7 +14,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::Message;
 use crate::frame::SharedFrame;
 
-/// Events that may lie in an inbox before the feed waits. The feed hands over a thousand or so at a time,
+/// Events that may lie in an inbox before the feed waits. The feed hands over some hundreds at a time,
 /// so there may be that many more.
 const EVENTS_MAX: usize = 8192;
 
