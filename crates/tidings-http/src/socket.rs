@@ -13,20 +13,13 @@ use std::{
     time::Duration,
 };
 
-use tidings_hub::shard::close_reason_of;
+use tidings_hub::shard::{LINGER_IDLE, LINGER_MAX, close_reason_of};
 use tidings_protocol::CloseReason;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     time::{Instant, Sleep},
 };
-
-/// How long a peer that is still sending, or has not closed its side, is waited for after the last
-/// answer: until it has said something again,
-const LINGER_IDLE: Duration = Duration::from_secs(1);
-
-/// and in all.
-const LINGER_MAX: Duration = Duration::from_secs(5);
 
 /// Bytes that the kernel takes beyond those that are on their way (`TCP_NOTSENT_LOWAT`, tcp(7)). By itself it
 /// takes up to four megabytes for a peer that does not read: memory that no limit of ours counts, and events

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{header, response};
 use parking_lot::Mutex;
+use tidings_hub::shard::INPUT_MAX_BYTES;
 use tidings_protocol::CloseReason;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -18,9 +19,6 @@ use tokio::{
 
 use super::sse::{Session, Step};
 use crate::socket::Socket;
-
-/// What a client may send on an open stream before it is not a client of this protocol.
-const INPUT_MAX_BYTES: usize = 64 * 1024;
 
 /// Bytes, about, that are gathered for one write.
 const WRITE_MAX_BYTES: usize = 64 * 1024;
@@ -88,7 +86,7 @@ impl Offer {
     pub(crate) async fn serve(self, mut socket: Socket, received: Bytes) {
         let Self { head, mut session, .. } = self;
         let mut bytes = write_head(&head);
-        let mut input_bytes = received.len();
+        let mut input_bytes = received.len() as u32;
         loop {
             // What there is without waiting goes out in one write.
             let mut step = None;
@@ -112,7 +110,7 @@ impl Offer {
             };
             match step {
                 Step::Bytes(more) => bytes.extend_from_slice(&more),
-                Step::Live => return session.hand_over(socket),
+                Step::Live => return session.hand_over(socket, input_bytes),
                 Step::End => {
                     drop(session);
                     // Whether the peer waits for the end or is gone, there is no more to be done.
@@ -126,10 +124,10 @@ impl Offer {
 
 /// Reads what the client sends, and throws it away, until it has closed its side, is gone, or has sent
 /// too much.
-async fn discard(socket: &mut Socket, input_bytes: &mut usize) {
+async fn discard(socket: &mut Socket, input_bytes: &mut u32) {
     let mut buffer = [0; 4096];
     while let Ok(bytes) = socket.read(&mut buffer).await {
-        *input_bytes += bytes;
+        *input_bytes = input_bytes.saturating_add(bytes as u32);
         if bytes == 0 {
             return;
         }

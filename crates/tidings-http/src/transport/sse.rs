@@ -187,7 +187,7 @@ impl Session {
     }
 
     /// Gives the live stream with its socket to a shard.
-    pub(crate) fn hand_over(mut self, socket: Socket) {
+    pub(crate) fn hand_over(mut self, socket: Socket, input_bytes: u32) {
         let Some(stream) = self.stream.take() else { return };
         let fd = match socket.into_fd() {
             Ok(fd) => fd,
@@ -199,6 +199,7 @@ impl Session {
             settings: self.parts.settings.stream.live.clone(),
             ends_at: self.end.map(|(end, reason)| (tick + end.saturating_duration_since(now), reason)),
             silent_since: tick,
+            input_bytes,
         };
         if stream.hand_over(adoption).is_err() {
             tracing::error!("no shard took a live stream; its client comes back");

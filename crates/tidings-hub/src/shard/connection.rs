@@ -7,13 +7,12 @@
 use std::{
     io::{self, IoSlice},
     sync::Arc,
-    time::Duration,
 };
 
 use smallvec::SmallVec;
 use tidings_protocol::{CloseReason, envelope::Closing, sse};
 
-use super::{Handover, LiveSettings, ShardSocket, close_reason_of};
+use super::{Handover, INPUT_MAX_BYTES, LINGER_IDLE, LINGER_MAX, LiveSettings, ShardSocket, close_reason_of};
 use crate::{
     connection::Transport,
     counters::Counters,
@@ -21,15 +20,6 @@ use crate::{
     hub::Tick,
     waiting::{Pushed, Waiting},
 };
-
-/// What a client may send on an open stream before it is not a client of this protocol.
-const INPUT_MAX_BYTES: u32 = 64 * 1024;
-
-/// How long a peer is waited for after the last byte: until it has said something again,
-const LINGER_IDLE: Duration = Duration::from_secs(1);
-
-/// and in all.
-const LINGER_MAX: Duration = Duration::from_secs(5);
 
 /// Frames that go into one call.
 const SLICES_MAX: usize = 64;
@@ -116,7 +106,7 @@ impl Connection {
             since_nanos: nanos(adoption.silent_since),
             ends_at: adoption.ends_at,
             ending: None,
-            input_bytes: 0,
+            input_bytes: adoption.input_bytes,
             format,
             transport,
             flow: Flow::Open,

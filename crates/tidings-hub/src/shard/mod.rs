@@ -36,6 +36,16 @@ use crate::{
     waiting::{QueueLimits, Waiting},
 };
 
+/// What a client may send on an open stream, in all, before it is not a client of this protocol.
+pub const INPUT_MAX_BYTES: u32 = 64 * 1024;
+
+/// How long a peer that is still sending, or has not closed its side, is waited for after the last byte:
+/// until it has said something again,
+pub const LINGER_IDLE: Duration = Duration::from_secs(1);
+
+/// and in all.
+pub const LINGER_MAX: Duration = Duration::from_secs(5);
+
 /// How the streams of a shard behave. One for all that were opened under the same configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LiveSettings {
@@ -59,6 +69,8 @@ pub struct Adoption {
     pub ends_at: Option<(Tick, CloseReason)>,
     /// When something was written last.
     pub silent_since: Tick,
+    /// What the client has sent on the stream so far.
+    pub input_bytes: u32,
 }
 
 /// An [`Adoption`] with what the hub adds to it.

@@ -171,7 +171,7 @@ impl Shard {
     }
 
     fn on_event(&mut self, channel: u32, frame: &Arc<SharedFrame>, now: Tick) {
-        // Taken out, for a connection that ends here may leave the list.
+        // Taken out while connections are looked at; one that ends leaves the list afterwards.
         let Some(listeners) = self.channels.get_mut(channel as usize).map(std::mem::take) else { return };
         let mut lost: SmallVec<[(u32, Next); 8]> = SmallVec::new();
         for slot in listeners.as_slice() {

@@ -181,6 +181,18 @@ fn every_way_to_leave_is_told_from_the_others() {
     node.assert_nothing_left();
 }
 
+/// What the client had sent before the shard took its stream was forgotten.
+#[test]
+fn what_a_client_has_sent_before_counts_too() {
+    let (node, _shards) = start(1);
+    let (mut client, server) = connection();
+    let mut adoption = node.adoption(ShardSocket::Tcp(OwnedFd::from(server)), patient(ROOMY));
+    adoption.input_bytes = tidings_hub::shard::INPUT_MAX_BYTES;
+    assert!(node.subscribe(&["a"], ROOMY).hand_over(adoption).is_ok());
+    client.write_all(b"x").unwrap();
+    eventually("it has sent too much", || node.closed(CloseReason::Error) == 1);
+}
+
 #[test]
 fn a_silent_stream_has_heartbeats() {
     let (node, _shards) = start(1);

@@ -132,7 +132,7 @@ impl Node {
     }
 
     pub(crate) fn adoption(&self, socket: tidings_hub::ShardSocket, settings: LiveSettings) -> Adoption {
-        Adoption { socket, settings: Arc::new(settings), ends_at: None, silent_since: self.time.tick() }
+        Adoption { socket, settings: Arc::new(settings), ends_at: None, silent_since: self.time.tick(), input_bytes: 0 }
     }
 
     pub(crate) fn publish(&self, name: &str, data: &str) {

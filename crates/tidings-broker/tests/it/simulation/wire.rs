@@ -190,7 +190,7 @@ impl Wire {
         let mut wire = wire.lock();
         let ends_at = ends_at.map(|at| (at, CloseReason::MaxAge));
         let settings = wire.settings.clone();
-        wire.offer = Some(Adoption { socket, settings, ends_at, silent_since: Tick::ZERO });
+        wire.offer = Some(Adoption { socket, settings, ends_at, silent_since: Tick::ZERO, input_bytes: 0 });
     }
 
     /// Takes the offer, if there is one.
