@@ -36,6 +36,7 @@ fn check(event_type: &EventType, data: Data, text: &str) {
             key: None,
             conflate: None,
             expires_in_secs: None,
+            is_ephemeral: false,
         },
     };
     let cursor = Cursor::from(logged.id());

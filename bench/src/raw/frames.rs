@@ -34,6 +34,7 @@ impl Frames {
             key: None,
             conflate: None,
             expires_in_secs: None,
+            is_ephemeral: false,
         };
         let logged = LoggedEvent {
             partition: Partition::ZERO,

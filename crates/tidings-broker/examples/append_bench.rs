@@ -49,6 +49,7 @@ fn event(channel: String, key: Option<String>) -> Event {
         key: key.map(Into::into),
         conflate: None,
         expires_in_secs: None,
+        is_ephemeral: false,
     }
 }
 

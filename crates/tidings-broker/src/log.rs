@@ -233,6 +233,9 @@ impl PartitionLog {
         now: Millis,
     ) -> Arc<LoggedEvent> {
         let channel = logged.event.channel.clone();
+        if logged.event.is_ephemeral {
+            return self.pass_by(logged, namespaces);
+        }
         let namespace = namespaces.of(&channel);
         let record = match self.channels.entry(channel.clone()) {
             Entry::Occupied(mut occupied) => {
@@ -257,6 +260,16 @@ impl PartitionLog {
         self.forget_channels(namespaces, now);
         self.evict_for_memory(now);
         self.compact();
+        logged
+    }
+
+    /// The release of an ephemeral event: it needs no record, and leaves no mark but its place.
+    fn pass_by(&mut self, mut logged: Arc<LoggedEvent>, namespaces: &Namespaces) -> Arc<LoggedEvent> {
+        let previous = self.last_position(&logged.event.channel, namespaces);
+        if logged.previous != previous {
+            Arc::make_mut(&mut logged).previous = previous;
+        }
+        self.head = self.head.max(logged.position);
         logged
     }
 

@@ -7,6 +7,7 @@
 pub mod access;
 pub mod feed;
 pub mod namespaces;
+pub mod notifications;
 pub mod ports;
 pub mod publish;
 pub mod stream;

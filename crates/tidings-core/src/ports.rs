@@ -6,6 +6,14 @@ use async_trait::async_trait;
 use tidings_hub::{Interest, Registration, Tick, Time};
 use tidings_protocol::{Channel, Cursor, Event, EventId, GapReason, LoggedEvent, Partition, PartitionCursor, Position};
 
+pub mod presence;
+pub mod push;
+pub mod store;
+
+pub use presence::Confirmations;
+pub use push::{PushError, PushSender, PushVerdict};
+pub use store::Store;
+
 /// The time, as the domain is told it.
 pub trait Clock: Time + 'static {
     /// Waits until the tick.

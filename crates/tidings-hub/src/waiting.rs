@@ -282,6 +282,7 @@ mod tests {
             key: None,
             conflate: conflate.map(|value| value.to_string().into()),
             expires_in_secs: None,
+            is_ephemeral: false,
         };
         let partition = Partition::new(0).unwrap();
         let position = Position(number as u64 + 1);

@@ -163,6 +163,9 @@ pub struct Event {
     /// For how many seconds from its acceptance it is of use to anybody. Kept as it was given, so that
     /// a repeated publish of the same event can be told from another one.
     pub expires_in_secs: Option<u64>,
+    /// Passes by: it goes to who is there, has a place in the order, and is never in history. For what is
+    /// kept elsewhere (notifications, in the inbox), so that nobody is told of a gap that is none.
+    pub is_ephemeral: bool,
 }
 
 impl Event {
@@ -184,8 +187,8 @@ pub struct LoggedEvent {
     pub epoch: Epoch,
     /// Its place.
     pub position: Position,
-    /// The place of the channel's event before it, or zero. A reader that has not seen that one has
-    /// found a hole.
+    /// The place of the channel's event before it, or zero; those that are ephemeral do not count. A reader
+    /// that has not seen that one has found a hole.
     pub previous: Position,
     /// When the log took it; its history lasts from here.
     pub accepted_at: Millis,

@@ -9,6 +9,7 @@ pub mod cursor;
 pub mod envelope;
 pub mod event;
 pub mod limits;
+pub mod notification;
 pub mod publish;
 pub mod reason;
 pub mod sse;

@@ -120,6 +120,7 @@ impl Publish {
             sent_at: body.sent_at.unwrap_or(now),
             key: short_text("key", body.key)?,
             conflate: short_text("conflate", body.conflate)?,
+            is_ephemeral: false,
             expires_in_secs: match body.expires_in {
                 None => None,
                 Some(secs @ 1..=EXPIRES_IN_MAX_SECS) => Some(secs),

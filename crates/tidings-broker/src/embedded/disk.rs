@@ -287,6 +287,7 @@ impl Disk {
                 key: row.get(7)?,
                 conflate: row.get(8)?,
                 expires_in_secs: row.get::<_, Option<i64>>(9)?.map(|secs| secs as u64),
+                is_ephemeral: false,
             };
             let logged = LoggedEvent {
                 partition,

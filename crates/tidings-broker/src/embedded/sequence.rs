@@ -229,7 +229,7 @@ impl Sequence {
                     continue;
                 }
             };
-            let is_durable = namespaces.of(&event.channel).durable;
+            let is_durable = namespaces.of(&event.channel).durable && !event.is_ephemeral;
             let logged = Arc::new(state.log.place(event, position, now));
             let appended = Appended { id: logged.id(), is_duplicate: false };
             if is_durable || !state.pending.is_empty() {
@@ -317,7 +317,9 @@ impl Sequence {
             let before = at.or_insert_with(|| log.last_position(&logged.event.channel, &namespaces));
             // Not shared yet, so this copies nothing.
             Arc::make_mut(logged).previous = *before;
-            *before = logged.position;
+            if !logged.event.is_ephemeral {
+                *before = logged.position;
+            }
             if *is_durable {
                 events.push((logged.clone(), *key));
             }

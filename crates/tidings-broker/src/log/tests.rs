@@ -46,6 +46,7 @@ fn event(at: usize, number: usize, expires_in_secs: Option<u64>) -> Event {
         key: None,
         conflate: None,
         expires_in_secs,
+        is_ephemeral: false,
     }
 }
 
@@ -354,4 +355,29 @@ fn what_is_queued_beside_the_records_stays_in_proportion() {
     assert!(log.order.len() <= 2 * log.tally.events + 1025, "{}", log.order.len());
     assert!(log.expiries.len() <= 2 * log.channels.len() + 1025, "{}", log.expiries.len());
     assert_eq!(log.take_changes(), [], "nothing is on disk, so nothing is to be deleted");
+}
+
+/// Notifications pass through the log like this: the inbox has them, so no reader misses them here.
+#[test]
+fn an_ephemeral_event_has_a_place_and_no_history() {
+    let namespaces = Namespaces::new(HashMap::new());
+    let mut log = PartitionLog::new(Partition::ZERO, EPOCH, START, Floors::default(), limits(), 0);
+    let mut append = |is_ephemeral| {
+        let event = Event { is_ephemeral, ..event(0, 0, None) };
+        let Admission::New { position, .. } = log.admit(&event, 0) else { panic!("it has no key") };
+        let logged = Arc::new(log.place(event, position, 0));
+        log.release(logged, false, &namespaces, 0)
+    };
+    let (first, passing, last) = (append(false), append(true), append(false));
+    assert_eq!((passing.position, log.head().position), (START.next(), last.position));
+    assert_eq!((passing.previous, last.previous), (first.position, first.position));
+    let request = HistoryRequest {
+        partition: Partition::ZERO,
+        channels: [first.event.channel.clone()].into(),
+        from: HistoryFrom::Cursor(PartitionCursor { epoch: EPOCH, position: first.position }),
+        through: last.position,
+        limit: 10,
+    };
+    let page = log.history(&request, &namespaces, 0);
+    assert_eq!(page.entries, [HistoryEntry::Event(last)]);
 }

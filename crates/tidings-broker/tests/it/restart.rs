@@ -37,6 +37,7 @@ async fn durable_history_keys_and_epoch_survive() {
         event_type: tidings_protocol::EventType::parse("said").unwrap(),
         conflate: Some("c".into()),
         expires_in_secs: Some(9),
+        is_ephemeral: false,
         sent_at: u64::MAX,
         ..keyed("durable:a", "제주 \"quoted\"", "k")
     };

@@ -84,6 +84,7 @@ pub(crate) fn event(name: &str, text: &str) -> Event {
         key: None,
         conflate: None,
         expires_in_secs: None,
+        is_ephemeral: false,
     }
 }
 

@@ -151,6 +151,7 @@ impl Node {
             key: None,
             conflate: conflate.map(Into::into),
             expires_in_secs: None,
+            is_ephemeral: false,
         };
         let logged =
             LoggedEvent { partition: partition(), epoch: Epoch(1), position: *last, previous, accepted_at: 0, event };

@@ -103,6 +103,7 @@ pub(crate) fn logged_events() -> impl Strategy<Value = (Cursor, LoggedEvent)> {
                     key: None,
                     conflate: None,
                     expires_in_secs: None,
+                    is_ephemeral: false,
                 },
             };
             (cursor, logged)

@@ -144,6 +144,7 @@ fn stream(seed: u64) -> Stream {
                 key: None,
                 conflate: None,
                 expires_in_secs: None,
+                is_ephemeral: false,
             },
         };
         let cursor = cursor_at(position);

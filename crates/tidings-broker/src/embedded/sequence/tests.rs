@@ -52,6 +52,7 @@ fn event(name: &str, key: Option<&str>) -> Event {
         key: key.map(Into::into),
         conflate: None,
         expires_in_secs: None,
+        is_ephemeral: false,
     }
 }
 

@@ -240,6 +240,7 @@ impl World {
             key: None,
             conflate: conflate.map(Into::into),
             expires_in_secs: self.rng.random_ratio(1, 4).then(|| self.rng.random_range(1..3)),
+            is_ephemeral: false,
         };
         let fails = self.rng.random_ratio(1, 100);
         self.cluster.lock().append(event, fails);

@@ -1,0 +1,1 @@
+//! Where Tidings keeps notifications, inboxes, follows and devices.
