@@ -10,6 +10,9 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 /// The namespace of personal channels.
 pub const USER_NAMESPACE: &str = "user";
 
+/// The namespace of channels that are the server's own: no client publishes, listens or follows there.
+pub const SERVER_NAMESPACE: &str = "tidings";
+
 /// What a channel name may consist of, in the words of an error.
 const ACCEPTED: &str = "1 to 200 bytes of `A-Z a-z 0-9 _ - . : / @`, as `name` or `namespace:name`";
 
