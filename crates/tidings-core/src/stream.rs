@@ -121,7 +121,7 @@ impl Streams {
             Resume::New { .. } | Resume::Unusable => None,
         };
         Stream {
-            subscription: self.hub.subscribe(info, format, limits, seen),
+            subscription: self.hub.subscribe(info, &[], format, limits, seen),
             streams: self.clone(),
             cursor: Cursor::default(),
             state: State::Opening(resume),

@@ -102,6 +102,21 @@ impl Listeners {
             self.on_other_shards = None;
         }
     }
+
+    /// Whoever is on the shard is gone. Whether there was anybody.
+    fn forget_shard(&mut self, shard: u16) -> bool {
+        let before = self.len();
+        if self.on_first_shard.0 == shard {
+            self.on_first_shard.1 = 0;
+        }
+        if let Some(others) = &mut self.on_other_shards {
+            others.retain(|(other, _)| *other != shard);
+            if others.is_empty() {
+                self.on_other_shards = None;
+            }
+        }
+        self.len() < before
+    }
 }
 
 impl Channels {
@@ -137,6 +152,16 @@ impl Channels {
         Some(listeners)
     }
 
+    /// Whoever is on the shard is gone. Takes out, and answers, the channels that have lost their last listener
+    /// by it.
+    pub(crate) fn forget_shard(&mut self, shard: u16) -> Vec<Listeners> {
+        let has_lost_all = |(number, listeners): (usize, &mut Listeners)| {
+            (listeners.forget_shard(shard) && listeners.len() == 0).then_some(number as u32)
+        };
+        let numbers: Vec<_> = self.entries.iter_mut().filter_map(has_lost_all).collect();
+        numbers.into_iter().filter_map(|number| self.remove(number)).collect()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -169,6 +194,11 @@ mod tests {
                 shards.sort_unstable();
                 prop_assert_eq!(shards, (0..4).filter(|shard| model[*shard] > 0).collect::<Vec<_>>());
             }
+            for (shard, count) in model.iter_mut().enumerate() {
+                prop_assert_eq!(listeners.forget_shard(shard as u16), std::mem::take(count) > 0);
+                prop_assert!(listeners.shards().all(|other| usize::from(other) > shard));
+            }
+            prop_assert_eq!(listeners.len(), 0);
         }
     }
 }

@@ -165,11 +165,13 @@ impl Hub {
         })
     }
 
-    /// Adds a subscriber of the channels that its `info` names, each once. Its fence is chosen when the feed is
-    /// known to have all of them, and the node has read as much as the subscriber has `seen`.
+    /// Adds a subscriber of the channels that its `info` names, each once, and of `hidden` ones, which nobody
+    /// is told that it listens to. Its fence is chosen when the feed is known to have all of them, and the node
+    /// has read as much as the subscriber has `seen`.
     pub fn subscribe(
         self: &Arc<Self>,
         info: ConnectionInfo,
+        hidden: &[Channel],
         format: Format,
         limits: QueueLimits,
         seen: Option<&Cursor>,
@@ -178,7 +180,7 @@ impl Hub {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let mut channels = SmallVec::new();
-        for channel in &info.channels {
+        for channel in info.channels.iter().chain(hidden) {
             let number = state.channels.number_of(channel).unwrap_or_else(|| {
                 let registration = state.next_registration();
                 self.interest.register(channel, registration);
@@ -427,12 +429,11 @@ impl Hub {
         (entry.slots, entry.free_slots) = (0, Vec::new());
         for (number, info) in state.registry.on_shard(shard) {
             state.registry.remove(number);
-            for channel in &info.channels {
-                if let Some(channel) = state.channels.number_of(channel) {
-                    self.leave(state, channel, |listeners| listeners.remove_on_shard(shard));
-                }
-            }
             self.counters.on_closed(info.transport, CloseReason::Error);
+        }
+        // By the channels, for a connection does not say which hidden ones it listens to.
+        for listeners in state.channels.forget_shard(shard) {
+            self.interest.unregister(&listeners.channel, listeners.registration);
         }
     }
 

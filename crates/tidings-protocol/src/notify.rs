@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     body::{BodyError, nested, object, refused, text},
-    channel::{Channel, SERVER_NAMESPACE, USER_NAMESPACE, UserId},
+    channel::{Channel, INTERNAL_NAMESPACE, USER_NAMESPACE, UserId},
     event::Data,
     limits::{BODY_MAX_BYTES, EXPIRES_IN_MAX_SECS, KEY_MAX_BYTES, TITLE_MAX_BYTES, URL_MAX_BYTES, USERS_MAX},
     notification::{Kind, PushMode},
@@ -219,7 +219,7 @@ fn recipients(to: To) -> Result<NotifyTo, BodyError> {
 pub(crate) fn followable(field: &'static str, name: &str) -> Result<Channel, BodyError> {
     let channel = Channel::parse(name).map_err(|error| refused(field, error))?;
     match channel.namespace() {
-        USER_NAMESPACE | SERVER_NAMESPACE => {
+        USER_NAMESPACE | INTERNAL_NAMESPACE => {
             let accepted =
                 format!("{name:?} has no followers; accepted are channels outside the namespaces user and tidings");
             Err(refused(field, accepted))

@@ -111,6 +111,10 @@ impl Node {
 
     /// A stream that has caught up.
     pub(crate) fn subscribe(&self, channels: &[&str], limits: QueueLimits) -> Subscription {
+        self.subscribe_hidden(channels, &[], limits)
+    }
+
+    pub(crate) fn subscribe_hidden(&self, channels: &[&str], hidden: &[&str], limits: QueueLimits) -> Subscription {
         let info = ConnectionInfo {
             id: ConnectionId::random(),
             user: None,
@@ -119,7 +123,8 @@ impl Node {
             opened_at: 0,
             channels: channels.iter().map(|name| channel(name)).collect(),
         };
-        let subscription = self.hub.subscribe(info, Format::SseEnvelope, limits, None);
+        let hidden: Vec<_> = hidden.iter().map(|name| channel(name)).collect();
+        let subscription = self.hub.subscribe(info, &hidden, Format::SseEnvelope, limits, None);
         let mut batch = self.hub.batch();
         for (channel, registration) in self.asked.0.lock().drain(..) {
             batch.on_marker(&channel, registration, partition(), at(*self.last.lock()));
