@@ -47,8 +47,9 @@ pub const PREFERENCES_MAX: usize = 200;
 /// Longest name of a device, in bytes.
 pub const DEVICE_ID_MAX_BYTES: usize = 200;
 
-/// Longest token, endpoint or key of a push target, in bytes. The longest seen are FCM's, below 300.
-pub const PUSH_ADDRESS_MAX_BYTES: usize = 2048;
+/// Longest token, endpoint or key of a push target, in bytes. Real ones have a few hundred, and more than
+/// this is more than a message may have.
+pub const PUSH_ADDRESS_MAX_BYTES: usize = 4096;
 
 /// Latest time that is taken, in milliseconds since the epoch: the end of the year 9999.
 pub const MILLIS_MAX: u64 = 253_402_300_799_999;

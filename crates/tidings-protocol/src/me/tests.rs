@@ -107,7 +107,7 @@ fn a_device_is_a_target_of_a_known_provider() {
     let DeviceBody::WebPush { endpoint, p256dh, auth } = &web_push else { panic!("{web_push:?}") };
     assert_eq!((&**endpoint, &**p256dh, &**auth), ("https://push.example/1", "p", "a"));
     assert!(!format!("{web_push:?}").contains("push.example"));
-    let secret = "s3cret".repeat(400);
+    let secret = "s3cret".repeat(800);
     for (json, named) in [
         ("{}", "provider: missing"),
         (r#"{"provider":"apns","token":"t"}"#, "provider: accepted are fcm and web_push"),
@@ -121,7 +121,7 @@ fn a_device_is_a_target_of_a_known_provider() {
             r#"{"provider":"web_push","subscription":{"endpoint":"e","keys":{"auth":"a"}}}"#,
             "subscription.keys: missing field",
         ),
-        (&format!(r#"{{"provider":"fcm","token":"{secret}"}}"#), "token: 2400 bytes"),
+        (&format!(r#"{{"provider":"fcm","token":"{secret}"}}"#), "token: 4800 bytes"),
     ] {
         let said = said(parse(json));
         assert!(said.contains(named), "{json}: {said}");
