@@ -12,7 +12,7 @@ pub mod store;
 
 pub use presence::Confirmations;
 pub use push::{PushError, PushSender, PushVerdict};
-pub use store::Store;
+pub use store::{AcceptError, Store};
 
 /// The time, as the domain is told it.
 pub trait Clock: Time + 'static {

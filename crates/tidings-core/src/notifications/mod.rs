@@ -5,7 +5,10 @@
 //! batches) → `deliver` (an event on the user's channel, whose place in the log is noted in the inbox) →
 //! `escalate` (not confirmed in time: to the user's devices) → `push` (sent, again if need be).
 
+mod notifier;
 mod types;
+
+pub use notifier::{Ack, Notifier};
 
 pub use types::{
     Audience, Content, Counts, CountsOfKind, Fingerprint, InboxEntry, Kind, KindError, KindPreference, Notification,
