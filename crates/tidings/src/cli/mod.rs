@@ -7,6 +7,7 @@ mod client;
 mod config;
 mod doctor;
 mod logging;
+mod notify;
 mod open_files;
 mod print_event;
 mod publish;
@@ -23,7 +24,10 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use tidings_protocol::{Channel, ChannelPattern, EventType, UserId};
+use tidings_protocol::{
+    Channel, ChannelPattern, EventType, UserId,
+    notification::{Kind, PushMode},
+};
 
 use crate::config::{Config, ConfigErrors, Flags, Loaded, Secret, Sources, environment};
 
@@ -113,6 +117,8 @@ pub enum Command {
     Serve(ServeArguments),
     /// Publish an event, or many.
     Publish(PublishArguments),
+    /// Send a notification to users' inboxes, streams and devices.
+    Notify(NotifyArguments),
     /// Print the events of channels as they come.
     Subscribe(SubscribeArguments),
     /// Sign a token for a user, with the secret of the configuration.
@@ -227,6 +233,63 @@ pub struct PublishArguments {
     pub client: ClientArguments,
 }
 
+/// `tidings notify`
+#[derive(Debug, Clone, Args)]
+pub struct NotifyArguments {
+    /// For whom.
+    #[command(flatten)]
+    pub to: RecipientArguments,
+    /// One line.
+    #[arg(long, value_name = "TEXT")]
+    pub title: String,
+    /// More than one line.
+    #[arg(long, value_name = "TEXT")]
+    pub body: Option<String>,
+    /// What sort it is, as in `festival.added`: preferences and counts go by it.
+    #[arg(long, value_name = "KIND", value_parser = Kind::parse)]
+    pub kind: Option<Kind>,
+    /// Where a click leads: `https://…`, or a path that begins with `/`. (`--url` is the server.)
+    #[arg(long, value_name = "URL")]
+    pub target_url: Option<String>,
+    /// What the application makes of it: JSON if it can be read as such, else a string. `-` reads it from
+    /// standard input.
+    #[arg(long, value_name = "DATA", allow_hyphen_values = true)]
+    pub data: Option<String>,
+    /// The idempotency key: sending again with the same one does nothing, as long as the first is kept.
+    #[arg(long)]
+    pub key: Option<String>,
+    /// Whether it goes to devices: if streams do not get it in time (`offline`), `always` or `never`.
+    #[arg(long, value_name = "MODE", value_parser = push_mode)]
+    pub push: Option<PushMode>,
+    /// Replaces an unread one of the same user with the same value.
+    #[arg(long, value_name = "VALUE")]
+    pub collapse: Option<String>,
+    /// How long it is of use, as in `2h`; as long as the server keeps notifications if left out.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub expires_in: Option<Duration>,
+    /// Which server.
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
+/// For whom a notification is.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+pub struct RecipientArguments {
+    /// For this user.
+    #[arg(long, value_name = "USER", value_parser = UserId::parse)]
+    pub user: Option<UserId>,
+    /// For these users, up to 1,000, with commas between them.
+    #[arg(long, value_name = "USER,USER", value_delimiter = ',', value_parser = UserId::parse)]
+    pub users: Vec<UserId>,
+    /// For who follows this channel.
+    #[arg(long, value_name = "CHANNEL")]
+    pub followers_of: Option<Channel>,
+    /// For every user that there is or will be.
+    #[arg(long)]
+    pub everyone: bool,
+}
+
 /// `tidings subscribe`
 #[derive(Debug, Clone, Args)]
 pub struct SubscribeArguments {
@@ -313,6 +376,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::Doctor(arguments) => runtime().and_then(|runtime| runtime.block_on(doctor::run(&arguments))),
         Command::Bench(command) => bench::run(command),
         Command::Publish(arguments) => publish::run(arguments),
+        Command::Notify(arguments) => notify::run(arguments),
         Command::Subscribe(arguments) => subscribe::run(arguments),
         Command::Token(arguments) => token::run(arguments),
         Command::Config(command) => config::run(command),
@@ -351,6 +415,11 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
     Ok(Secret::new(text))
+}
+
+fn push_mode(text: &str) -> Result<PushMode, String> {
+    let found = PushMode::ALL.into_iter().find(|mode| mode.as_str() == text);
+    found.ok_or_else(|| "accepted are offline, always and never".to_owned())
 }
 
 fn event_type(text: &str) -> Result<String, tidings_protocol::event::EventTypeError> {

@@ -261,6 +261,8 @@ fn limits(config: &Config, found: &mut Findings) {
         found.number(key, value as usize, 1, 1_000_000_000);
     }
     found.number("limits.history_page_max", limits.history_page_max, 1, 100_000);
+    found.number("limits.max_follows_per_user", limits.max_follows_per_user, 1, 1_000_000);
+    found.number("limits.max_devices_per_user", limits.max_devices_per_user, 1, 1000);
 }
 
 fn namespace(name: &str, settings: &NamespaceConfig, found: &mut Findings) {
