@@ -10,7 +10,7 @@ pub mod presence;
 pub mod push;
 pub mod store;
 
-pub use presence::Confirmations;
+pub use presence::{Confirmations, FollowListeners};
 pub use push::{PushError, PushSender, PushVerdict};
 pub use store::{AcceptError, Store};
 
