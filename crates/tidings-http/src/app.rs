@@ -8,7 +8,8 @@ use std::sync::{
 use arc_swap::ArcSwap;
 use rand::seq::SliceRandom as _;
 use tidings_core::{
-    ports::{Broker, Clock},
+    notifications::Notifier,
+    ports::{Broker, Clock, PushSender},
     publish::Publisher,
     stream::Streams,
 };
@@ -26,6 +27,10 @@ pub struct App {
     pub streams: Streams,
     /// Publishes and what they need.
     pub publisher: Publisher,
+    /// Inboxes, and what users want of them.
+    pub notifier: Arc<Notifier>,
+    /// What sends to devices; asked whether a device can be one.
+    pub push: Arc<dyn PushSender>,
     /// Who is who.
     pub authenticator: Arc<Authenticator>,
     /// How fast anybody may be.
@@ -46,6 +51,10 @@ pub struct App {
 pub struct AppParts {
     /// Streams and what they need.
     pub streams: Streams,
+    /// Inboxes, and what users want of them.
+    pub notifier: Arc<Notifier>,
+    /// What sends to devices; asked whether a device can be one.
+    pub push: Arc<dyn PushSender>,
     /// Who is who.
     pub authenticator: Arc<Authenticator>,
     /// How fast anybody may be.
@@ -61,12 +70,15 @@ pub struct AppParts {
 impl App {
     /// Puts the parts together.
     pub fn new(parts: AppParts) -> Arc<Self> {
-        let AppParts { streams, authenticator, rate_limiter, trusted_proxies, settings, version } = parts;
+        let AppParts { streams, notifier, push, authenticator, rate_limiter, trusted_proxies, settings, version } =
+            parts;
         let publisher = Publisher { broker: streams.broker.clone(), namespaces: streams.namespaces.clone() };
         let metrics = Arc::new(Metrics::new(&streams, authenticator.clone(), version));
         Arc::new(Self {
             streams,
             publisher,
+            notifier,
+            push,
             authenticator,
             rate_limiter,
             trusted_proxies: ArcSwap::from_pointee(trusted_proxies),

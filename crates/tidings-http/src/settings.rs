@@ -77,6 +77,8 @@ pub struct Limits {
     pub connections_per_user: usize,
     /// Streams from one address on this node; zero is no limit.
     pub connections_per_address: usize,
+    /// Devices of one user.
+    pub devices_per_user: usize,
     /// Events of one page of history.
     pub history_page: usize,
 }

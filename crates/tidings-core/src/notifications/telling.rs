@@ -1,0 +1,65 @@
+//! What is being told at this moment: appended to the log, and its place not yet noted in the inbox.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::ports::Clock;
+
+/// How long a stream waits, all in all, until what it may have missed is known.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Batches {
+    finished: u64,
+    is_one_under_way: bool,
+}
+
+/// Where the teller is, for streams that read the inbox.
+///
+/// A stream has chosen its fence and asks the inbox what was told up to there. What the teller appended
+/// before the fence and has not noted yet, the inbox does not know. The teller says so here before it
+/// appends, so a stream that looks here after it has chosen its fence can wait for that batch. What is
+/// appended after that look lies beyond the fence, and comes live.
+#[derive(Debug)]
+pub struct Telling {
+    batches: watch::Sender<Batches>,
+}
+
+impl Default for Telling {
+    fn default() -> Self {
+        Self { batches: watch::Sender::new(Batches::default()) }
+    }
+}
+
+/// It took too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IsUnsettled;
+
+impl Telling {
+    /// Events are about to be appended.
+    pub fn begin(&self) {
+        self.batches.send_modify(|batches| batches.is_one_under_way = true);
+    }
+
+    /// The inbox knows where they are.
+    pub fn end(&self) {
+        self.batches.send_modify(|batches| {
+            batches.finished += u64::from(std::mem::take(&mut batches.is_one_under_way));
+        });
+    }
+
+    /// Waits until the inbox knows all that this node had appended when it was called.
+    pub async fn settled(&self, clock: &dyn Clock) -> Result<(), IsUnsettled> {
+        let before = *self.batches.borrow();
+        if !before.is_one_under_way {
+            return Ok(());
+        }
+        let mut batches = self.batches.subscribe();
+        tokio::select! {
+            biased;
+            _ = batches.wait_for(|batches| batches.finished > before.finished) => Ok(()),
+            () = clock.sleep_until(clock.tick() + SETTLE_PATIENCE) => Err(IsUnsettled),
+        }
+    }
+}
