@@ -9,6 +9,7 @@ pub mod feed;
 pub mod namespaces;
 pub mod notifications;
 pub mod ports;
+pub mod presence;
 pub mod publish;
 pub mod stream;
 

@@ -5,7 +5,7 @@ use std::{collections::hash_map::RandomState, hash::BuildHasher as _, sync::Arc}
 use hashbrown::HashTable;
 use indexmap::IndexMap;
 use slab::Slab;
-use tidings_protocol::Channel;
+use tidings_protocol::{Channel, Partition};
 
 use crate::{hub::Registration, session::Session};
 
@@ -24,6 +24,8 @@ pub(crate) struct Listeners {
     pub(crate) registration: Registration,
     /// Whether the marker has come, so that the feed is known to have the channel.
     pub(crate) is_ready: bool,
+    /// Where it lies, once that is known.
+    pub(crate) partition: Option<Partition>,
     /// Those that tasks serve, by their number in the registry. Boxed, for most channels have none.
     sessions: Option<Box<IndexMap<u32, Arc<Session>>>>,
     /// How many there are on each shard that has any. One inline: most channels have one listener.
@@ -34,7 +36,15 @@ pub(crate) struct Listeners {
 
 impl Listeners {
     pub(crate) fn new(channel: Channel, registration: Registration) -> Self {
-        Self { channel, registration, is_ready: false, sessions: None, on_first_shard: (0, 0), on_other_shards: None }
+        Self {
+            channel,
+            registration,
+            is_ready: false,
+            partition: None,
+            sessions: None,
+            on_first_shard: (0, 0),
+            on_other_shards: None,
+        }
     }
 
     pub(crate) fn sessions(&self) -> impl Iterator<Item = &Arc<Session>> {

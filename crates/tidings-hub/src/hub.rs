@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::Poll,
+    task::{Poll, Waker},
     time::Duration,
 };
 
@@ -21,7 +21,7 @@ use crate::{
     connection::{ConnectionFilter, ConnectionId, ConnectionInfo, Transport},
     counters::Counters,
     frame::Format,
-    registry::{Place, Registry},
+    registry::{Place, Registry, Since},
     session::{Queue, Session},
     shard::{Adoption, Handover, Inbox, Message},
     subscription::Subscription,
@@ -29,6 +29,7 @@ use crate::{
 };
 
 mod batch;
+mod confirm;
 
 pub use batch::Batch;
 
@@ -127,14 +128,20 @@ impl State {
     }
 
     /// One of the markers that the subscriber waits for has come.
-    fn on_awaited(&self, session: &Session) {
+    fn on_awaited(&mut self, session: &Session) {
         let mut awaited = session.awaited.lock();
         *awaited -= 1;
         if *awaited == 0
-            && let Some(waker) = session.queue.lock().begin_catch_up(self.cursor.clone())
+            && let Some(waker) = self.begin_catch_up(session)
         {
             waker.wake();
         }
+    }
+
+    /// Chooses a subscriber's first fence. Answers whom to wake.
+    fn begin_catch_up(&mut self, session: &Session) -> Option<Waker> {
+        self.note_beginning(session);
+        session.queue.lock().begin_catch_up(self.cursor.clone())
     }
 
     fn close(&self, place: &Place, reason: CloseReason) {
@@ -193,6 +200,7 @@ impl Hub {
             number: state.registry.next_number(),
             channels,
             queue: Mutex::new(Queue::new(limits, format)),
+            is_new: seen.is_none(),
             awaited: Mutex::new(0),
         });
         state.registry.insert(session.info.clone(), Place::Session(session.clone()));
@@ -214,7 +222,7 @@ impl Hub {
         }
         *session.awaited.lock() = awaited;
         if awaited == 0 {
-            session.queue.lock().begin_catch_up(state.cursor.clone());
+            let _nobody_waits_yet = state.begin_catch_up(&session);
         }
         drop(guard);
         Subscription::new(self.clone(), session)
@@ -336,6 +344,11 @@ impl Hub {
         {
             self.interest.unregister(&listeners.channel, listeners.registration);
         }
+    }
+
+    /// The subscriber is sent what it lacks from before its fence.
+    pub(crate) fn has_earlier(&self, session: &Session) {
+        self.state.lock().registry.set_since(session.number, Since::ALL);
     }
 
     /// Takes in a shard, which will get its messages through the inbox. Answers its number.

@@ -22,6 +22,8 @@ pub(crate) struct Session {
     /// Its channels, by their numbers in the hub's index.
     pub(crate) channels: SmallVec<[u32; 2]>,
     pub(crate) queue: Mutex<Queue>,
+    /// Whether it began without a cursor, so that it lacks what was before.
+    pub(crate) is_new: bool,
     /// How many markers must come before its fence can be chosen.
     pub(crate) awaited: Mutex<usize>,
 }

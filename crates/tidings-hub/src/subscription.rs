@@ -67,6 +67,12 @@ impl Subscription {
         .await
     }
 
+    /// Says that the stream, though it began without a cursor, is sent what its user had been told before and
+    /// may lack, before it goes live. So it can confirm that too.
+    pub fn has_earlier(&self) {
+        self.hub.has_earlier(&self.session);
+    }
+
     /// Says that history has been taken up to the fence. From here on frames come.
     pub fn go_live(&self) -> Result<(), LaterFence> {
         self.hub.go_live(&self.session).map_err(LaterFence)

@@ -7,6 +7,7 @@
 use std::{collections::VecDeque, io::IoSlice, sync::Arc};
 
 use smallvec::{Array, SmallVec};
+use tidings_protocol::EventId;
 
 use crate::{
     Tick,
@@ -97,6 +98,19 @@ impl Waiting {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether a frame waits that is not beyond the event's place, be it that a part of it is written.
+    pub(crate) fn has_any_up_to(&self, event: EventId) -> bool {
+        let is_up_to = |frame: &SharedFrame| {
+            let at = frame.logged.id();
+            at.partition == event.partition && at.at.position <= event.at.position
+        };
+        match self {
+            Self::Nothing => false,
+            Self::One(frame) => is_up_to(frame),
+            Self::Many(many) => many.frames.iter().any(|frame| is_up_to(frame)),
+        }
     }
 
     /// How many bytes wait.

@@ -13,7 +13,7 @@ use tidings_http::{
     auth::{AuthConfig, Authenticator},
     client_address::TrustedProxies,
     rate_limit::{RateLimitConfig, RateLimiter},
-    settings::{Limits, Settings, StreamSettings},
+    settings::{Confirm, Limits, Settings, StreamSettings},
     tls::Tls,
 };
 use tidings_hub::{Hub, LiveSettings, QueueLimits, Shards, Time};
@@ -385,6 +385,7 @@ fn settings(config: &Config, is_dev: bool) -> Settings {
             max_age_jitter: stream.max_age_jitter,
             tcp_user_timeout: stream.tcp_user_timeout,
             long_poll: stream.long_poll,
+            confirm: Confirm::Auto,
         },
         limits: Limits {
             data_max_bytes: limits.max_data_bytes,

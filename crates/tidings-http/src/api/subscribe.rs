@@ -1,14 +1,19 @@
 //! `GET /v1/subscribe`: the stream, as SSE or long-poll.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
-    extract::{FromRequestParts, RawQuery, State},
+    extract::{ConnectInfo, FromRequestParts, RawQuery, State},
     response::{IntoResponse as _, Response},
 };
 use http::{HeaderValue, StatusCode, request::Parts};
 use tidings_core::{Principal, stream::Resume};
-use tidings_hub::{ConnectionId, ConnectionInfo, Format, Transport};
+use tidings_hub::{ConfirmBy, ConnectionId, ConnectionInfo, Format, Transport};
 use tidings_protocol::{Channel, Cursor};
 
 use crate::{
@@ -16,13 +21,16 @@ use crate::{
     caller::{Caller, StreamCaller, denied},
     problem::{Code, Problem, ProblemBody},
     query::{LAST_EVENT_ID, Query, last_event_id},
-    settings::Settings,
+    settings::{Confirm, Settings},
     socket::SocketEnd,
     transport::{long_poll, sse, transport_of},
 };
 
 /// The query parameters of a stream.
 const PARAMETERS: [&str; 6] = ["channel", "envelope", "replay", "last_event_id", "lastEventId", "Last-Event-ID"];
+
+/// Headers of requests that a proxy passed on, be it one that nobody has configured (RFC 7239, RFC 9110 §7.6.3).
+const FORWARDED: [&str; 3] = ["x-forwarded-for", "forwarded", "via"];
 
 /// Open a stream of one or more channels.
 ///
@@ -47,7 +55,7 @@ const PARAMETERS: [&str; 6] = ["channel", "envelope", "replay", "last_event_id",
 pub async fn subscribe(
     State(app): State<Arc<App>>,
     StreamCaller(caller): StreamCaller,
-    Asked { transport, last_event_id: in_header, socket_end }: Asked,
+    Asked { transport, last_event_id: in_header, socket_end, peer, is_forwarded }: Asked,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let settings = app.settings();
@@ -86,6 +94,7 @@ pub async fn subscribe(
         id: ConnectionId::random(),
         user: caller.principal.user().cloned(),
         transport,
+        confirms: confirms(&app, &settings, transport, socket_end.as_ref(), peer, is_forwarded),
         remote: caller.address,
         opened_at: now,
         // Collected anew, so that one channel lies within.
@@ -124,6 +133,9 @@ pub struct Asked {
     transport: Transport,
     last_event_id: Option<HeaderValue>,
     socket_end: Option<SocketEnd>,
+    peer: Option<IpAddr>,
+    /// Whether it says that somebody passed it on.
+    is_forwarded: bool,
 }
 
 impl<S: Sync> FromRequestParts<S> for Asked {
@@ -134,8 +146,30 @@ impl<S: Sync> FromRequestParts<S> for Asked {
             transport: transport_of(&parts.headers)?,
             last_event_id: parts.headers.get(LAST_EVENT_ID).cloned(),
             socket_end: parts.extensions.get().cloned(),
+            peer: parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip()),
+            is_forwarded: FORWARDED.iter().any(|name| parts.headers.contains_key(*name)),
         })
     }
+}
+
+/// Whose word counts for what has reached the stream. TCP's only where a shard will have the socket: of what HTTP
+/// itself still holds nobody knows.
+fn confirms(
+    app: &App,
+    settings: &Settings,
+    transport: Transport,
+    socket_end: Option<&SocketEnd>,
+    peer: Option<IpAddr>,
+    is_forwarded: bool,
+) -> ConfirmBy {
+    let is_on_a_socket = transport == Transport::Sse && socket_end.is_some_and(SocketEnd::may_leave);
+    let is_own = match settings.stream.confirm {
+        Confirm::Tcp => true,
+        Confirm::Client => false,
+        // A header that says so is believed of anybody: who makes it up has to acknowledge, and no more.
+        Confirm::Auto => !is_forwarded && peer.is_some_and(|peer| !app.trusted_proxies.load().contains(peer)),
+    };
+    if is_on_a_socket && is_own { ConfirmBy::Tcp } else { ConfirmBy::Client }
 }
 
 /// The channels of the stream, each once, each permitted.

@@ -24,12 +24,13 @@ use tidings_protocol::CloseReason;
 
 pub use self::{
     epoll::Shards,
-    socket::{ShardSocket, SimulatedSocket, close_reason_of},
+    socket::{Progress, ShardSocket, SimulatedSocket, close_reason_of},
     turn::{Readiness, Shard},
 };
 pub(crate) use inbox::Inbox;
 
 use crate::{
+    confirm::Looks,
     connection::Transport,
     frame::{Format, SharedFrame},
     hub::Tick,
@@ -93,6 +94,8 @@ pub(crate) enum Message {
     Adopt(Box<Handover>),
     /// The connection shall end.
     Close { slot: u32, reason: CloseReason },
-    /// So shall the shard.
+    /// Somebody asks what has arrived.
+    Look(Looks),
+    /// The shard shall end.
     Stop,
 }

@@ -14,6 +14,7 @@ use super::{
     wheel::Wheel,
 };
 use crate::{
+    confirm::Sight,
     connection::Transport,
     counters::LocalLatencies,
     frame::SharedFrame,
@@ -161,6 +162,10 @@ impl Shard {
                         self.follow(slot, next);
                     }
                 }
+                Message::Look(looks) => looks.answer(|slot, event, mark| {
+                    let connection = self.connections.get(slot as usize).and_then(Option::as_ref);
+                    connection.map_or(Sight::Gone, |connection| connection.look(event, mark))
+                }),
                 Message::Stop => goes_on = false,
             }
         }

@@ -1,5 +1,6 @@
 //! Tests of shards from outside: on real sockets with their threads, and by hand.
 
+mod confirm;
 mod simulated;
 mod sockets;
 mod support;

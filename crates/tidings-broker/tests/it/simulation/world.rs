@@ -10,7 +10,7 @@ use tidings_core::{
     feed::Delivery,
     stream::{Resume, Streams},
 };
-use tidings_hub::{ConnectionId, ConnectionInfo, Hub, QueueLimits, Time as _, Transport, shard::Shard};
+use tidings_hub::{ConfirmBy, ConnectionId, ConnectionInfo, Hub, QueueLimits, Time as _, Transport, shard::Shard};
 use tidings_protocol::{
     Channel, CloseReason, Cursor, Data, Epoch, Event, EventType, GapReason, Position, limits::POSITION_MAX,
 };
@@ -319,6 +319,7 @@ impl World {
             id: ConnectionId::random(),
             user: None,
             transport: Transport::Sse,
+            confirms: ConfirmBy::Client,
             remote: None,
             opened_at: self.clock.now(),
             channels: client.channels.clone().into(),
