@@ -1,1 +1,3 @@
 //! Where Tidings keeps notifications, inboxes, follows and devices.
+
+pub mod outbox;
