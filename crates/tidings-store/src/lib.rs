@@ -21,6 +21,7 @@ mod inbox;
 mod keeping;
 mod mark;
 mod migrations;
+pub mod outbox;
 mod pushes;
 mod report;
 mod rows;
