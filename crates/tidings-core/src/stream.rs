@@ -330,8 +330,7 @@ impl Stream {
         let before = items.len();
         while let Some(reading) = catch_up.readings.front_mut() {
             let partition = reading.partition;
-            let position = self.cursor.get(partition).filter(|at| at.epoch == reading.through.epoch);
-            let step = reading.step(position.map(|at| at.position).unwrap_or_default());
+            let step = reading.step();
             let is_event_handed_over = items.len() > before;
             match step {
                 Step::Event(logged, position) => {

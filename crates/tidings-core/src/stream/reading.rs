@@ -23,6 +23,8 @@ pub(super) struct Reading {
     pub(super) inbox_after: Option<Position>,
     /// What the inbox has, each in its place in this partition.
     pub(super) missed: VecDeque<Arc<LoggedEvent>>,
+    /// What has been handed over. Not where the client said it was: that may be nowhere.
+    reached: Position,
 }
 
 /// What is next of a partition.
@@ -43,7 +45,15 @@ pub(super) enum Step {
 impl Reading {
     /// Nothing, so far.
     pub(super) fn new(partition: Partition, through: PartitionCursor) -> Self {
-        Self { partition, through, history: None, entries: VecDeque::new(), inbox_after: None, missed: VecDeque::new() }
+        Self {
+            partition,
+            through,
+            history: None,
+            entries: VecDeque::new(),
+            inbox_after: None,
+            missed: VecDeque::new(),
+            reached: Position::ZERO,
+        }
     }
 
     /// The channels' history from there.
@@ -81,8 +91,8 @@ impl Reading {
         self.missed.extend(missed);
     }
 
-    /// What is next for a client that is at `position`.
-    pub(super) fn step(&mut self, position: Position) -> Step {
+    /// What is next.
+    pub(super) fn step(&mut self) -> Step {
         if self.entries.is_empty() && self.history.is_some() {
             return Step::NeedsHistory;
         }
@@ -93,8 +103,9 @@ impl Reading {
         // Gaps come first, whatever lies before them: no event's place may claim a loss that was not told.
         // But a gap's place claims nothing that the inbox still has.
         if let Some(HistoryEntry::Gap { through, .. }) = self.entries.front() {
-            let at = next_missed.map_or(*through, |next| next.previous().min(*through)).max(position);
+            let at = next_missed.map_or(*through, |next| next.previous().min(*through)).max(self.reached);
             if let Some(HistoryEntry::Gap { channels, reason, .. }) = self.entries.pop_front() {
+                self.reached = at;
                 return Step::Gap(channels, reason, at);
             }
         }
@@ -112,8 +123,8 @@ impl Reading {
             },
         };
         event.map_or(Step::Done, |logged| {
-            let at = logged.position;
-            Step::Event(logged, at)
+            self.reached = logged.position;
+            Step::Event(logged, self.reached)
         })
     }
 }
@@ -153,7 +164,7 @@ mod tests {
         let (mut history, mut inbox) = (VecDeque::from(history), VecDeque::from(inbox));
         let (mut position, mut told) = (Position(0), Vec::new());
         loop {
-            match reading.step(position) {
+            match reading.step() {
                 Step::NeedsHistory => {
                     let entries: Vec<_> = history.pop_front().into_iter().collect();
                     let after = entries.iter().map(HistoryEntry::position).collect();
