@@ -12,6 +12,7 @@ mod load;
 mod namespaces;
 mod node;
 mod problem;
+mod push;
 pub mod reference;
 mod schema;
 mod sections;
@@ -35,6 +36,7 @@ pub use self::{
     load::{Flags, Loaded, OTHER_VARIABLES, Sources, environment},
     namespaces::{Access, NamespaceConfig, Namespaces},
     problem::{ConfigErrors, Origin, Problem},
+    push::{Confirm, FcmSection, PushConfig, WebPushSection},
     sections::{BrokerConfig, LimitsConfig, LogConfig, LogFormat, ServerConfig, StreamConfig, TlsConfig},
     values::{BrokerUrl, Network, RetryRange, Secret},
 };
@@ -63,6 +65,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// TLS on the listener.
     pub tls: TlsConfig,
+    /// Notifications to devices.
+    pub push: PushConfig,
     /// What clients may ask for.
     pub limits: LimitsConfig,
     /// What channels have in common.
@@ -80,6 +84,7 @@ impl Default for Config {
             stream: StreamConfig::default(),
             server: ServerConfig::default(),
             tls: TlsConfig::default(),
+            push: PushConfig::default(),
             limits: LimitsConfig::default(),
             namespaces: Namespaces::default(),
         }
