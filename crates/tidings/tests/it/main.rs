@@ -24,7 +24,7 @@ mod page;
 mod plain_server;
 mod publish;
 mod publish_api;
-mod push_keys;
+mod push_command;
 mod rates;
 mod raw;
 mod readme;
