@@ -15,6 +15,7 @@ use tidings_core::{
 };
 use tidings_hub::ConnectionFilter;
 use tidings_protocol::CloseReason;
+use tokio::sync::Semaphore;
 
 use crate::{
     auth::Authenticator, blocks::Blocks, client_address::TrustedProxies, metrics::Metrics, rate_limit::RateLimiter,
@@ -39,6 +40,8 @@ pub struct App {
     pub trusted_proxies: ArcSwap<TrustedProxies>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Cursors of streams that are being taken as acknowledgements.
+    pub(crate) acknowledging: Arc<Semaphore>,
     /// Who must not come back yet.
     pub(crate) blocks: Blocks,
     /// This node, for the life of the process.
@@ -83,6 +86,7 @@ impl App {
             rate_limiter,
             trusted_proxies: ArcSwap::from_pointee(trusted_proxies),
             metrics,
+            acknowledging: Arc::new(Semaphore::new(ACKNOWLEDGING_MAX)),
             blocks: Blocks::default(),
             node: format!("{:016x}", rand::random::<u64>()).into(),
             settings: ArcSwap::from_pointee(settings),
@@ -145,6 +149,10 @@ impl App {
         self.streams.hub.close_all(&ConnectionFilter::default(), CloseReason::Drain);
     }
 }
+
+/// How many cursors of streams are taken as acknowledgements at a time. Each takes a call of the store, if any
+/// delivery is open at all.
+const ACKNOWLEDGING_MAX: usize = 256;
 
 /// In how many steps streams are closed on shutdown: smooth enough, and few wake-ups.
 const DRAIN_STEPS: usize = 1000;

@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(topic(&content), None);
         content.collapse = Some("weather".to_owned());
         let topic = topic(&content).unwrap();
-        assert_eq!((topic.len(), topic.as_str()), (32, "9MZBS8jh6ZY4NzYhhdPx2Sp_2ofVh6Fx"));
+        assert_eq!((topic.len(), topic.as_str()), (32, "5ecr6048aSbT3J4-LveDO6UM2RnCRgp4"));
     }
 
     proptest! {

@@ -398,6 +398,7 @@ fn settings(config: &Config, is_dev: bool) -> Settings {
             connections: limits.max_connections,
             connections_per_user: limits.max_connections_per_user,
             connections_per_address: limits.max_streams_per_ip,
+            devices_per_user: limits.max_devices_per_user,
             history_page: limits.history_page_max,
         },
         cors_origins: config.server.cors_origins.clone(),

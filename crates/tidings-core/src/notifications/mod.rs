@@ -16,7 +16,7 @@ mod workers;
 
 pub use counters::{Counters, PushCount};
 pub use notifier::{Ack, Inbox, Notifier, NotifierParts, NotifierSettings};
-pub use telling::{IsUnsettled, Telling};
+pub use telling::Telling;
 pub use types::{
     Audience, Content, Counts, CountsOfKind, Fingerprint, InboxEntry, Kind, KindError, KindPreference, Notification,
     NotificationId, Preferences, PushMode, Recipients, State,

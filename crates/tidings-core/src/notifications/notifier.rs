@@ -30,6 +30,9 @@ use crate::ports::{
 /// Marks of so many users at once need not wait for each other.
 const STRIPES: usize = 64;
 
+/// How long an acknowledgement waits for what is being told.
+const ACK_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What a client says it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ack {
@@ -145,6 +148,8 @@ pub struct Inbox {
     pub telling: Arc<Telling>,
     /// Whether other processes tell too, of which `telling` knows nothing.
     pub is_shared: bool,
+    /// The channel of what is for everyone.
+    pub everyone: Channel,
 }
 
 impl Notifier {
@@ -180,6 +185,7 @@ impl Notifier {
             store: self.store.clone(),
             telling: self.telling.clone(),
             is_shared: self.settings.poll_every.is_some(),
+            everyone: Channel::everyone(),
         }
     }
 
@@ -294,7 +300,10 @@ impl Notifier {
     /// The client says what it has: that need not be pushed. Answers how many deliveries that settled.
     pub async fn acknowledge(&self, user: &UserId, ack: Ack) -> Result<usize, StoreError> {
         // What is being told just now may be what the client has. If it takes too long: a push too many.
-        let _settled = self.telling.settled(&*self.clock).await;
+        tokio::select! {
+            () = self.telling.settled() => {}
+            () = self.clock.sleep_until(self.clock.tick() + ACK_PATIENCE) => {}
+        }
         // Streams come back with cursors all the time, nearly always when nothing is open.
         let is_shared = self.settings.poll_every.is_some();
         if matches!(ack, Ack::Cursor(_)) && self.wakers.escalate.is_idle() && !is_shared {

@@ -1,13 +1,6 @@
 //! What is being told at this moment: appended to the log, and its place not yet noted in the inbox.
 
-use std::time::Duration;
-
 use tokio::sync::watch;
-
-use crate::ports::Clock;
-
-/// How long a stream waits, all in all, until what it may have missed is known.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Batches {
@@ -32,10 +25,6 @@ impl Default for Telling {
     }
 }
 
-/// It took too long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IsUnsettled;
-
 impl Telling {
     /// Events are about to be appended.
     pub fn begin(&self) {
@@ -49,17 +38,14 @@ impl Telling {
         });
     }
 
-    /// Waits until the inbox knows all that this node had appended when it was called.
-    pub async fn settled(&self, clock: &dyn Clock) -> Result<(), IsUnsettled> {
+    /// Waits until the inbox knows all that this node had appended when it was called. That lasts as long
+    /// as the store is in trouble.
+    pub async fn settled(&self) {
         let before = *self.batches.borrow();
-        if !before.is_one_under_way {
-            return Ok(());
-        }
-        let mut batches = self.batches.subscribe();
-        tokio::select! {
-            biased;
-            _ = batches.wait_for(|batches| batches.finished > before.finished) => Ok(()),
-            () = clock.sleep_until(clock.tick() + SETTLE_PATIENCE) => Err(IsUnsettled),
+        if before.is_one_under_way {
+            let mut batches = self.batches.subscribe();
+            // It fails when the sender is gone, which is here.
+            let _finished = batches.wait_for(|batches| batches.finished > before.finished).await;
         }
     }
 }

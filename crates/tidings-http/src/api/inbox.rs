@@ -9,7 +9,10 @@ use axum::{
 };
 use serde::Serialize;
 use tidings_core::{
-    notifications::State as EntryState,
+    notifications::{
+        InboxEntry, State as EntryState,
+        events::{counts_body, notification_body},
+    },
     ports::store::{InboxQuery, Mark, Which},
 };
 use tidings_protocol::{
@@ -19,9 +22,7 @@ use tidings_protocol::{
 };
 
 use crate::{
-    api::wire::{
-        CountsSchema, JsonBody, Me, NotificationSchema, Them, counts_body, entry_body, invalid_body, unavailable,
-    },
+    api::wire::{CountsSchema, JsonBody, Me, NotificationSchema, Them, invalid_body, unavailable},
     app::App,
     problem::{Code, Problem, ProblemBody},
     query::{NoParameters, Query},
@@ -135,7 +136,11 @@ async fn inbox(app: &App, user: &UserId, query: Option<&str>) -> Result<Response
     let limit = query.number("limit", 1..=PAGE_MAX)?.unwrap_or(PAGE);
     let asked = InboxQuery { state, before, limit };
     let page = app.notifier.store.inbox(user, asked, app.clock().now()).await.map_err(unavailable)?;
-    let notifications = page.entries.iter().map(entry_body).collect();
+    let body = |entry| {
+        let InboxEntry { notification, state, is_seen, .. }: &InboxEntry = entry;
+        notification_body(notification, *state, *is_seen)
+    };
+    let notifications = page.entries.iter().map(body).collect();
     Ok(Json(Page { notifications, next: page.next.map(|id| id.to_string()) }).into_response())
 }
 

@@ -12,9 +12,9 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http::{HeaderValue, StatusCode, request::Parts};
-use tidings_core::{Principal, stream::Resume};
+use tidings_core::{Principal, notifications::Ack, stream::Resume};
 use tidings_hub::{ConfirmBy, ConnectionId, ConnectionInfo, Format, Transport};
-use tidings_protocol::{Channel, Cursor};
+use tidings_protocol::{Channel, Cursor, UserId};
 
 use crate::{
     app::App,
@@ -41,7 +41,7 @@ const FORWARDED: [&str; 3] = ["x-forwarded-for", "forwarded", "via"];
     params(
         ("channel" = Option<Vec<String>>, Query, explode = true, description = "The channels, each as a parameter of its own"),
         ("envelope" = Option<bool>, Query, description = "1: the data of each frame is {id, channel, event, data, sent_at}"),
-        ("replay" = Option<String>, Query, description = "A number or `all`: each channel's last events first. Ignored with a cursor"),
+        ("replay" = Option<String>, Query, description = "A number or `all`: each channel's last events first; `unread`: the unread notifications of the inbox first, oldest first. Ignored with a cursor"),
         ("last_event_id" = Option<String>, Query, description = "A cursor to resume from; also lastEventId and Last-Event-ID. The header wins"),
         ("ticket" = Option<String>, Query, description = "A ticket from POST /v1/tickets, for clients that cannot set headers"),
         ("Last-Event-ID" = Option<String>, Header, description = "A cursor to resume from"),
@@ -66,19 +66,23 @@ pub async fn subscribe(
         (Transport::Sse, true) => Format::SseEnvelope,
         (Transport::Sse, false) => Format::Sse,
     };
-    let replay = match query.one("replay")? {
-        None => 0,
-        Some("all") => usize::MAX,
-        Some(text) => text.parse().map_err(|_| {
-            Problem::new(
-                Code::InvalidQuery,
-                "replay: accepted are `all` and a number of events; the inbox's `unread` is not in this version",
-            )
-        })?,
+    let (replay, unread) = match query.one("replay")? {
+        None => (0, false),
+        Some("all") => (usize::MAX, false),
+        Some("unread") if caller.principal.user().is_some() => (0, true),
+        Some("unread") => {
+            return Err(Problem::new(Code::InvalidQuery, "replay: `unread` is about the inbox of a token's user"));
+        }
+        Some(text) => {
+            let replay = text.parse().map_err(|_| {
+                Problem::new(Code::InvalidQuery, "replay: accepted are `all`, a number of events, and `unread`")
+            })?;
+            (replay, false)
+        }
     };
     let last_event_id = last_event_id(in_header.as_ref(), &query)?;
     let resume = match &last_event_id {
-        None => Resume::New { replay },
+        None => Resume::New { replay, unread },
         Some(text) => text.parse::<Cursor>().map_or(Resume::Unusable, Resume::After),
     };
     if caller.principal.user().is_some_and(|user| app.blocks.contains(user, app.clock().now())) {
@@ -87,6 +91,9 @@ pub async fn subscribe(
     }
     check_shares(&app, &settings, &caller)?;
 
+    if let (Some(user), Resume::After(cursor)) = (caller.principal.user(), &resume) {
+        acknowledge(&app, user, cursor);
+    }
     let now = app.clock().now();
     let is_resume = last_event_id.is_some();
     let expires_in = caller.principal.expires_at().map(|at| Duration::from_millis(at.saturating_sub(now)));
@@ -125,6 +132,19 @@ pub async fn subscribe(
             clock: app.clock().clone(),
         })),
     }
+}
+
+/// Who comes with a cursor has what was told up to there: it need not be pushed. On the side, for the stream
+/// need not wait; where too many come at once some are left out, and pushed once too often.
+fn acknowledge(app: &Arc<App>, user: &UserId, cursor: &Cursor) {
+    let Ok(permit) = app.acknowledging.clone().try_acquire_owned() else { return };
+    let (app, user, ack) = (app.clone(), user.clone(), Ack::Cursor(cursor.clone()));
+    tokio::spawn(async move {
+        if let Err(error) = app.notifier.acknowledge(&user, ack).await {
+            tracing::debug!(cause = %error.cause, "a stream's cursor could not be taken as an acknowledgement");
+        }
+        drop(permit);
+    });
 }
 
 /// What a request for a stream says in its head. Taken from there by itself, for a copy of all headers

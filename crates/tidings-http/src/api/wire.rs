@@ -1,20 +1,13 @@
 //! What several calls of inboxes have in common: whose they are, how their bodies are read, and the JSON forms.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, FromRequestParts as _, Request},
 };
-use tidings_core::{
-    notifications::{Counts, CountsOfKind, InboxEntry, Notification},
-    ports::store::StoreError,
-};
-use tidings_protocol::{
-    UserId,
-    body::BodyError,
-    notification::{CountsBody, KindCountsBody, NotificationBody},
-};
+use tidings_core::ports::store::StoreError;
+use tidings_protocol::{UserId, body::BodyError};
 
 use crate::{
     app::App,
@@ -80,44 +73,6 @@ pub(crate) struct KindCountsSchema {
     unread: u64,
     /// Not read and not seen either.
     unseen: u64,
-}
-
-/// The form of a notification in an inbox.
-pub(crate) fn entry_body(entry: &InboxEntry) -> NotificationBody<'_> {
-    NotificationBody {
-        state: entry.state.as_str().into(),
-        seen: entry.is_seen,
-        ..notification_body(&entry.notification)
-    }
-}
-
-/// The form of a notification that nobody has looked at yet.
-pub(crate) fn notification_body(notification: &Notification) -> NotificationBody<'_> {
-    let content = &notification.content;
-    NotificationBody {
-        id: notification.id.to_string().into(),
-        kind: content.kind.as_str().into(),
-        title: content.title.as_str().into(),
-        body: content.body.as_deref().map(Into::into),
-        url: content.url.as_deref().map(Into::into),
-        // It has been checked to be JSON on the way in.
-        data: content.data.as_ref().and_then(|data| serde_json::from_str(data.as_json()).ok().map(Cow::Borrowed)),
-        state: "unread".into(),
-        seen: false,
-        collapse: content.collapse.as_deref().map(Into::into),
-        created_at: notification.created_at,
-        expires_at: notification.expires_at,
-    }
-}
-
-/// The form of counts.
-pub(crate) fn counts_body(counts: &Counts) -> CountsBody {
-    let of_kind = |counts: &CountsOfKind| KindCountsBody { unread: counts.unread, unseen: counts.unseen };
-    CountsBody {
-        unread: counts.total.unread,
-        unseen: counts.total.unseen,
-        kinds: counts.kinds.iter().map(|(kind, counts)| (kind.as_str().to_owned(), of_kind(counts))).collect(),
-    }
 }
 
 /// A request of the signed-in user, about themselves.

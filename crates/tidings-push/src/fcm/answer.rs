@@ -10,6 +10,9 @@ use crate::exchange::{Answer, quote};
 /// What FCM asks for where it says nothing: "retry after 60 seconds", of 429.
 const QUOTA_PAUSE_MS: u64 = 60 * 1000;
 
+/// Shorter than this is no token and no fid of FCM (22 characters).
+const ADDRESS_MIN_BYTES: usize = 8;
+
 /// What FCM made of a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reading {
@@ -70,7 +73,9 @@ pub(super) fn read(answer: &Answer, address: &str) -> Reading {
     // Not everything that answers is FCM: a proxy's page is as good as no body.
     let status = serde_json::from_slice::<Body>(&answer.body).unwrap_or_default().error;
     let code = status.details.iter().map(|detail| detail.error_code.as_str()).find(|code| !code.is_empty());
-    let said = if address.is_empty() { status.message.clone() } else { status.message.replace(address, "…") };
+    // A real address is long; a short one would be found in every word.
+    let is_secret = address.len() >= ADDRESS_MIN_BYTES;
+    let said = if is_secret { status.message.replace(address, "…") } else { status.message.clone() };
     let cause = format!("FCM answered {} {}: {}", answer.status.as_u16(), code.unwrap_or("-"), quote(&said));
     let retry = PushVerdict::Retry { after_ms: answer.retry_after_ms };
     let refused = |verdict, about| Reading::Refused(Refusal { verdict, cause: cause.clone(), about });

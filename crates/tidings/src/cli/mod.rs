@@ -7,7 +7,9 @@ mod client;
 mod config;
 mod doctor;
 mod logging;
+mod notify;
 mod open_files;
+mod outbox;
 mod print_event;
 mod publish;
 mod serve;
@@ -23,7 +25,11 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use tidings_protocol::{Channel, ChannelPattern, EventType, UserId};
+use tidings_protocol::{
+    Channel, ChannelPattern, EventType, UserId,
+    notification::{Kind, PushMode},
+};
+use tidings_store::outbox::{DEFAULT_TABLE, Database, Table};
 
 use crate::config::{Config, ConfigErrors, Flags, Loaded, Secret, Sources, environment};
 
@@ -113,6 +119,8 @@ pub enum Command {
     Serve(ServeArguments),
     /// Publish an event, or many.
     Publish(PublishArguments),
+    /// Send a notification to users' inboxes, streams and devices.
+    Notify(NotifyArguments),
     /// Print the events of channels as they come.
     Subscribe(SubscribeArguments),
     /// Sign a token for a user, with the secret of the configuration.
@@ -120,6 +128,9 @@ pub enum Command {
     /// Check and show the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Make ready a database that events are taken from.
+    #[command(subcommand)]
+    Outbox(OutboxCommand),
     /// Look for what could keep the server from working well here.
     Doctor(DoctorArguments),
     /// Put load on a server and see what it makes of it.
@@ -227,6 +238,63 @@ pub struct PublishArguments {
     pub client: ClientArguments,
 }
 
+/// `tidings notify`
+#[derive(Debug, Clone, Args)]
+pub struct NotifyArguments {
+    /// For whom.
+    #[command(flatten)]
+    pub to: RecipientArguments,
+    /// One line.
+    #[arg(long, value_name = "TEXT")]
+    pub title: String,
+    /// More than one line.
+    #[arg(long, value_name = "TEXT")]
+    pub body: Option<String>,
+    /// What sort it is, as in `festival.added`: preferences and counts go by it.
+    #[arg(long, value_name = "KIND", value_parser = Kind::parse)]
+    pub kind: Option<Kind>,
+    /// Where a click leads: `https://…`, or a path that begins with `/`. (`--url` is the server.)
+    #[arg(long, value_name = "URL")]
+    pub target_url: Option<String>,
+    /// What the application makes of it: JSON if it can be read as such, else a string. `-` reads it from
+    /// standard input.
+    #[arg(long, value_name = "DATA", allow_hyphen_values = true)]
+    pub data: Option<String>,
+    /// The idempotency key: sending again with the same one does nothing, as long as the first is kept.
+    #[arg(long)]
+    pub key: Option<String>,
+    /// Whether it goes to devices: if streams do not get it in time (`offline`), `always` or `never`.
+    #[arg(long, value_name = "MODE", value_parser = push_mode)]
+    pub push: Option<PushMode>,
+    /// Replaces an unread one of the same user with the same value.
+    #[arg(long, value_name = "VALUE")]
+    pub collapse: Option<String>,
+    /// How long it is of use, as in `2h`; as long as the server keeps notifications if left out.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub expires_in: Option<Duration>,
+    /// Which server.
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
+/// For whom a notification is.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+pub struct RecipientArguments {
+    /// For this user.
+    #[arg(long, value_name = "USER", value_parser = UserId::parse)]
+    pub user: Option<UserId>,
+    /// For these users, up to 1,000, with commas between them.
+    #[arg(long, value_name = "USER,USER", value_delimiter = ',', value_parser = UserId::parse)]
+    pub users: Vec<UserId>,
+    /// For who follows this channel.
+    #[arg(long, value_name = "CHANNEL")]
+    pub followers_of: Option<Channel>,
+    /// For every user that there is or will be.
+    #[arg(long)]
+    pub everyone: bool,
+}
+
 /// `tidings subscribe`
 #[derive(Debug, Clone, Args)]
 pub struct SubscribeArguments {
@@ -294,6 +362,20 @@ pub enum ConfigCommand {
     },
 }
 
+/// `tidings outbox`
+#[derive(Debug, Clone, Subcommand)]
+pub enum OutboxCommand {
+    /// Print the SQL that makes the tables of an outbox, to be run in your application's database.
+    Ddl {
+        /// Which SQL: `postgres`, `mysql` (MariaDB too) or `sqlite`.
+        #[arg(long, value_name = "DATABASE")]
+        database: Database,
+        /// The name of the table.
+        #[arg(long, value_name = "NAME", default_value = DEFAULT_TABLE, value_parser = Table::parse)]
+        table: Table,
+    },
+}
+
 /// Reads the command line and does what it asks.
 pub fn main() -> ExitCode {
     match Cli::try_parse() {
@@ -313,8 +395,10 @@ pub fn run(cli: Cli) -> Exit {
         Command::Doctor(arguments) => runtime().and_then(|runtime| runtime.block_on(doctor::run(&arguments))),
         Command::Bench(command) => bench::run(command),
         Command::Publish(arguments) => publish::run(arguments),
+        Command::Notify(arguments) => notify::run(arguments),
         Command::Subscribe(arguments) => subscribe::run(arguments),
         Command::Token(arguments) => token::run(arguments),
+        Command::Outbox(command) => outbox::run(&command),
         Command::Config(command) => config::run(command),
     };
     match result {
@@ -351,6 +435,11 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
     Ok(Secret::new(text))
+}
+
+fn push_mode(text: &str) -> Result<PushMode, String> {
+    let found = PushMode::ALL.into_iter().find(|mode| mode.as_str() == text);
+    found.ok_or_else(|| "accepted are offline, always and never".to_owned())
 }
 
 fn event_type(text: &str) -> Result<String, tidings_protocol::event::EventTypeError> {
@@ -406,6 +495,8 @@ mod tests {
             ("token --sub 42 --subscribe a*b", "a channel name, or the beginning of one and a final `*`"),
             ("token --sub 42 --ttl 5", "a number with its unit"),
             ("token --sub a,b", "1 to 195 bytes"),
+            ("outbox ddl --database oracle", "accepted are postgres, mysql and sqlite"),
+            ("outbox ddl --database mysql --table a;b", "a name of up to 56 letters"),
         ] {
             let said = Cli::try_parse_from(format!("tidings {line}").split(' ')).unwrap_err().to_string();
             assert!(said.contains(accepted), "{line}: {said}");

@@ -1,0 +1,3 @@
+//! The store and the outbox, on real databases.
+
+mod outbox;
