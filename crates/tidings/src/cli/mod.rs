@@ -12,6 +12,7 @@ mod open_files;
 mod outbox;
 mod print_event;
 mod publish;
+mod push;
 mod serve;
 mod subscribe;
 mod token;
@@ -125,6 +126,9 @@ pub enum Command {
     Subscribe(SubscribeArguments),
     /// Sign a token for a user, with the secret of the configuration.
     Token(TokenArguments),
+    /// Keys of Web Push, and pushes that were given up.
+    #[command(subcommand)]
+    Push(PushCommand),
     /// Check and show the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -347,6 +351,48 @@ pub struct TokenArguments {
     pub config: ConfigArguments,
 }
 
+/// `tidings push`
+#[derive(Debug, Clone, Subcommand)]
+pub enum PushCommand {
+    /// Make a key for Web Push, and print it as the configuration takes it.
+    Keys {
+        /// Where push services find whoever runs the server: `mailto:…` or `https://…`.
+        #[arg(long, value_name = "URL", default_value = "mailto:you@example.org")]
+        subject: String,
+    },
+    /// Print the public half of the configured key, which pages subscribe with.
+    PublicKey(ConfigArguments),
+    /// List the pushes that were given up, newest first.
+    Dead(PushDeadArguments),
+    /// Try pushes that were given up again.
+    Retry(PushRetryArguments),
+}
+
+/// `tidings push dead`
+#[derive(Debug, Clone, Args)]
+pub struct PushDeadArguments {
+    /// How many at most.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub limit: usize,
+    /// One JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+    /// Which server.
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
+/// `tidings push retry`
+#[derive(Debug, Clone, Args)]
+pub struct PushRetryArguments {
+    /// Which, by the id that `tidings push dead` prints.
+    #[arg(required = true, value_name = "ID", value_parser = clap::value_parser!(u64).range(1..))]
+    pub ids: Vec<u64>,
+    /// Which server.
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
 /// `tidings config`
 #[derive(Debug, Clone, Subcommand)]
 pub enum ConfigCommand {
@@ -399,6 +445,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::Subscribe(arguments) => subscribe::run(arguments),
         Command::Token(arguments) => token::run(arguments),
         Command::Outbox(command) => outbox::run(&command),
+        Command::Push(command) => push::run(command),
         Command::Config(command) => config::run(command),
     };
     match result {

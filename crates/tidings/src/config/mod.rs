@@ -13,6 +13,7 @@ mod namespaces;
 mod node;
 mod outbox;
 mod problem;
+mod push;
 pub mod reference;
 mod schema;
 mod sections;
@@ -37,6 +38,7 @@ pub use self::{
     namespaces::{Access, NamespaceConfig, Namespaces},
     outbox::OutboxConfig,
     problem::{ConfigErrors, Origin, Problem},
+    push::{Confirm, FcmSection, PushConfig, WebPushSection},
     sections::{BrokerConfig, LimitsConfig, LogConfig, LogFormat, ServerConfig, StreamConfig, TlsConfig},
     values::{BrokerUrl, Network, RetryRange, Secret},
 };
@@ -67,6 +69,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// TLS on the listener.
     pub tls: TlsConfig,
+    /// Notifications to devices.
+    pub push: PushConfig,
     /// What clients may ask for.
     pub limits: LimitsConfig,
     /// What channels have in common.
@@ -85,6 +89,7 @@ impl Default for Config {
             stream: StreamConfig::default(),
             server: ServerConfig::default(),
             tls: TlsConfig::default(),
+            push: PushConfig::default(),
             limits: LimitsConfig::default(),
             namespaces: Namespaces::default(),
         }
