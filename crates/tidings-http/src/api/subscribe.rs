@@ -12,11 +12,12 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http::{HeaderValue, StatusCode, request::Parts};
-use tidings_core::{Principal, notifications::Ack, stream::Resume};
+use tidings_core::{Namespaces, Principal, notifications::Ack, stream::Resume};
 use tidings_hub::{ConfirmBy, ConnectionId, ConnectionInfo, Format, Transport};
 use tidings_protocol::{Channel, Cursor, UserId};
 
 use crate::{
+    api::wire::unavailable,
     app::App,
     caller::{Caller, StreamCaller, denied},
     problem::{Code, Problem, ProblemBody},
@@ -27,7 +28,8 @@ use crate::{
 };
 
 /// The query parameters of a stream.
-const PARAMETERS: [&str; 6] = ["channel", "envelope", "replay", "last_event_id", "lastEventId", "Last-Event-ID"];
+const PARAMETERS: [&str; 7] =
+    ["channel", "follows", "envelope", "replay", "last_event_id", "lastEventId", "Last-Event-ID"];
 
 /// Headers of requests that a proxy passed on, be it one that nobody has configured (RFC 7239, RFC 9110 §7.6.3).
 const FORWARDED: [&str; 3] = ["x-forwarded-for", "forwarded", "via"];
@@ -40,6 +42,7 @@ const FORWARDED: [&str; 3] = ["x-forwarded-for", "forwarded", "via"];
     get, path = "/v1/subscribe", tag = "subscribe",
     params(
         ("channel" = Option<Vec<String>>, Query, explode = true, description = "The channels, each as a parameter of its own"),
+        ("follows" = Option<bool>, Query, description = "1: also the channels that the token's user follows and may listen to, as that changes"),
         ("envelope" = Option<bool>, Query, description = "1: the data of each frame is {id, channel, event, data, sent_at}"),
         ("replay" = Option<String>, Query, description = "A number or `all`: each channel's last events first; `unread`: the unread notifications of the inbox first, oldest first. Ignored with a cursor"),
         ("last_event_id" = Option<String>, Query, description = "A cursor to resume from; also lastEventId and Last-Event-ID. The header wins"),
@@ -60,7 +63,11 @@ pub async fn subscribe(
 ) -> Result<Response, Problem> {
     let settings = app.settings();
     let query = Query::parse(query.as_deref(), &PARAMETERS)?;
-    let channels = channels_of(&app, &settings, &caller.principal, &query)?;
+    let mut channels = channels_of(&settings, &caller.principal, &query, &app.streams.namespaces.load())?;
+    let follows = query.flag("follows")?;
+    if follows {
+        add_followed(&app, &settings, &caller.principal, &mut channels).await?;
+    }
     let format = match (transport, query.flag("envelope")?) {
         (Transport::LongPoll, _) => Format::Json,
         (Transport::Sse, true) => Format::SseEnvelope,
@@ -193,20 +200,24 @@ fn confirms(
 }
 
 /// The channels of the stream, each once, each permitted.
-fn channels_of(app: &App, settings: &Settings, who: &Principal, query: &Query) -> Result<Vec<Channel>, Problem> {
+fn channels_of(
+    settings: &Settings,
+    who: &Principal,
+    query: &Query,
+    namespaces: &Namespaces,
+) -> Result<Vec<Channel>, Problem> {
     let max = settings.limits.channels_per_stream;
     let named = query.all("channel").count();
     if named > max {
         let detail = format!("channel: {named} given; accepted are up to {max} (limits.max_channels_per_stream)");
         return Err(Problem::new(Code::TooManyChannels, detail));
     }
-    let namespaces = app.streams.namespaces.load();
     let mut seen = HashSet::new();
     let mut channels = Vec::new();
     for name in query.all("channel") {
         let channel =
             Channel::parse(name).map_err(|error| Problem::new(Code::InvalidQuery, format!("channel: {error}")))?;
-        who.may_subscribe(&channel, &namespaces).map_err(|refusal| denied(who, &refusal, settings))?;
+        who.may_subscribe(&channel, namespaces).map_err(|refusal| denied(who, &refusal, settings))?;
         if seen.insert(channel.clone()) {
             channels.push(channel);
         }
@@ -223,6 +234,35 @@ fn channels_of(app: &App, settings: &Settings, who: &Principal, query: &Query) -
         return Err(Problem::new(Code::ChannelMissing, detail));
     }
     Ok(channels)
+}
+
+/// Adds the channels that the user follows and may listen to: to follow one is to have its notifications, and
+/// no right to its events.
+async fn add_followed(
+    app: &App,
+    settings: &Settings,
+    who: &Principal,
+    channels: &mut Vec<Channel>,
+) -> Result<(), Problem> {
+    let Some(user) = who.user() else {
+        return Err(Problem::new(Code::InvalidQuery, "follows: it is about a token's user"));
+    };
+    let max = settings.limits.channels_per_stream;
+    let followed = app.notifier.store.follows(user, None, max + 1).await.map_err(unavailable)?;
+    let is_over = followed.len() > max;
+    let namespaces = app.streams.namespaces.load();
+    let named: HashSet<_> = channels.iter().cloned().collect();
+    let permitted = followed.into_iter().map(|follow| follow.channel);
+    channels.extend(permitted.filter(|c| !named.contains(c) && who.may_subscribe(c, &namespaces).is_ok()));
+    // The personal channel is not counted.
+    if is_over || channels.len() > max + 1 {
+        let detail = format!(
+            "follows: the user follows too many channels for one stream; accepted are up to {max} \
+             (limits.max_channels_per_stream)"
+        );
+        return Err(Problem::new(Code::TooManyChannels, detail));
+    }
+    Ok(())
 }
 
 /// One user or address must not take all the streams of a node.
