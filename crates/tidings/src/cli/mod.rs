@@ -12,7 +12,9 @@ mod open_files;
 mod outbox;
 mod print_event;
 mod publish;
+mod push;
 mod serve;
+mod store;
 mod subscribe;
 mod token;
 
@@ -125,9 +127,15 @@ pub enum Command {
     Subscribe(SubscribeArguments),
     /// Sign a token for a user, with the secret of the configuration.
     Token(TokenArguments),
+    /// Keys of Web Push, and pushes that were given up.
+    #[command(subcommand)]
+    Push(PushCommand),
     /// Check and show the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Look after the tables of inboxes.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Make ready a database that events are taken from.
     #[command(subcommand)]
     Outbox(OutboxCommand),
@@ -347,6 +355,48 @@ pub struct TokenArguments {
     pub config: ConfigArguments,
 }
 
+/// `tidings push`
+#[derive(Debug, Clone, Subcommand)]
+pub enum PushCommand {
+    /// Make a key for Web Push, and print it as the configuration takes it.
+    Keys {
+        /// Where push services find whoever runs the server: `mailto:…` or `https://…`.
+        #[arg(long, value_name = "URL", default_value = "mailto:you@example.org")]
+        subject: String,
+    },
+    /// Print the public half of the configured key, which pages subscribe with.
+    PublicKey(ConfigArguments),
+    /// List the pushes that were given up, newest first.
+    Dead(PushDeadArguments),
+    /// Try pushes that were given up again.
+    Retry(PushRetryArguments),
+}
+
+/// `tidings push dead`
+#[derive(Debug, Clone, Args)]
+pub struct PushDeadArguments {
+    /// How many at most.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub limit: usize,
+    /// One JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+    /// Which server.
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
+/// `tidings push retry`
+#[derive(Debug, Clone, Args)]
+pub struct PushRetryArguments {
+    /// Which, by the id that `tidings push dead` prints.
+    #[arg(required = true, value_name = "ID", value_parser = clap::value_parser!(u64).range(1..))]
+    pub ids: Vec<u64>,
+    /// Which server.
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
 /// `tidings config`
 #[derive(Debug, Clone, Subcommand)]
 pub enum ConfigCommand {
@@ -360,6 +410,17 @@ pub enum ConfigCommand {
         #[arg(long)]
         markdown: bool,
     },
+}
+
+/// `tidings store`
+#[derive(Debug, Clone, Subcommand)]
+pub enum StoreCommand {
+    /// Make the tables, or bring them to this version. `serve` does it too.
+    Migrate(ConfigArguments),
+    /// Say which database it is, how much is in it, and which version its tables have.
+    Status(ConfigArguments),
+    /// Count all inboxes again and compare. Changes nothing; a large store takes a while.
+    Verify(ConfigArguments),
 }
 
 /// `tidings outbox`
@@ -398,7 +459,9 @@ pub fn run(cli: Cli) -> Exit {
         Command::Notify(arguments) => notify::run(arguments),
         Command::Subscribe(arguments) => subscribe::run(arguments),
         Command::Token(arguments) => token::run(arguments),
+        Command::Store(command) => runtime().and_then(|runtime| runtime.block_on(store::run(command))),
         Command::Outbox(command) => outbox::run(&command),
+        Command::Push(command) => push::run(command),
         Command::Config(command) => config::run(command),
     };
     match result {
