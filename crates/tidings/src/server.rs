@@ -10,6 +10,7 @@ use tidings_broker::{
 use tidings_core::{
     Namespace, Namespaces, Principal, SharedNamespaces, Who,
     feed::Delivery,
+    follow::NodeFollows,
     notifications::{Notifier, NotifierParts},
     ports::Store as _,
     presence::NodeConfirmations,
@@ -151,7 +152,7 @@ impl Tidings {
             broker: broker.clone(),
             confirmations: Arc::new(NodeConfirmations { hub: hub.clone(), clock: clock.clone() }),
             push: push.clone(),
-            follow_listeners: hub.clone(),
+            follow_listeners: Arc::new(NodeFollows { hub: hub.clone() }),
             clock: clock.clone(),
             settings: wiring::notifications::settings(&config),
         });
