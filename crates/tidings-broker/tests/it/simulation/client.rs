@@ -419,8 +419,9 @@ impl Client {
             let Some(place) = row.place() else { continue };
             let Some(to) = cursor.get(place.partition) else { continue };
             let is_beyond = to.epoch == place.at.epoch && to.position < place.at.position;
-            // The log was replaced after this frame was written.
-            let is_old = cluster.model(place.partition).epoch != to.epoch;
+            // The log was replaced after this frame was written, or the client's place there is none.
+            let model = cluster.model(place.partition);
+            let is_old = model.epoch != to.epoch || to.position > model.head;
             assert!(is_beyond || is_old || self.has(row.id), "{row:?} is unread and was not given, at {cursor:?}");
         }
     }

@@ -119,6 +119,8 @@ pub(crate) struct Rows {
     pub(crate) rows: Vec<Row>,
     /// What was told at which place, other than what will be told again.
     places: BTreeMap<(usize, u32, Position), NotificationId>,
+    /// Those that are untold, or under way.
+    unsettled: BTreeSet<NotificationId>,
 }
 
 impl Rows {
@@ -144,6 +146,7 @@ impl Rows {
     pub(crate) fn add(&mut self, user: Option<UserId>, is_silent: bool) {
         let id = NotificationId(self.rows.len() as i64 + 1);
         let telling = Telling::Untold;
+        self.unsettled.insert(id);
         self.rows.push(Row { id, user, telling, is_silent, forgotten: Vec::new(), read_by: HashSet::new() });
     }
 
@@ -156,37 +159,45 @@ impl Rows {
         }
     }
 
+    fn unsettled(&mut self, is_meant: impl Fn(Telling) -> bool) -> Vec<usize> {
+        let all = self.unsettled.iter().map(|id| id.0 as usize - 1);
+        all.filter(|at| is_meant(self.rows[*at].telling)).collect()
+    }
+
     /// A node takes up to so many that are untold, oldest first, and appends them. `append` answers where, or
     /// nothing if it fails. Whether there were any.
     pub(crate) fn tell(&mut self, node: usize, count: usize, mut append: impl FnMut(Event) -> Option<EventId>) -> bool {
-        let mut has_any = false;
-        let untold = self.rows.iter_mut().filter(|row| row.telling == Telling::Untold);
-        for row in untold.take(count) {
-            has_any = true;
-            row.telling = match row.is_silent {
-                true => Telling::Silent,
-                false => append(row.event()).map_or(Telling::Untold, |id| Telling::UnderWay(node, id)),
-            };
-            if let Some(id) = row.place() {
+        let mut untold = self.unsettled(|telling| telling == Telling::Untold);
+        untold.truncate(count);
+        for at in &untold {
+            let row = &mut self.rows[*at];
+            if row.is_silent {
+                row.telling = Telling::Silent;
+                self.unsettled.remove(&row.id);
+            } else if let Some(id) = append(row.event()) {
+                row.telling = Telling::UnderWay(node, id);
                 self.places.insert((id.partition.index(), id.at.epoch.0, id.at.position), row.id);
             }
         }
-        has_any
+        !untold.is_empty()
     }
 
     /// The node notes where it told them.
     pub(crate) fn note(&mut self, node: usize) {
-        for row in &mut self.rows {
-            if let Telling::UnderWay(_, id) = row.telling.of(node) {
+        for at in self.unsettled(|telling| matches!(telling, Telling::UnderWay(by, _) if by == node)) {
+            let row = &mut self.rows[at];
+            if let Telling::UnderWay(_, id) = row.telling {
                 row.telling = Telling::Noted(id);
+                self.unsettled.remove(&row.id);
             }
         }
     }
 
     /// The node dies: what it has not noted will be told again.
     pub(crate) fn forget(&mut self, node: usize) {
-        for row in &mut self.rows {
-            if let Telling::UnderWay(_, id) = row.telling.of(node) {
+        for at in self.unsettled(|telling| matches!(telling, Telling::UnderWay(by, _) if by == node)) {
+            let row = &mut self.rows[at];
+            if let Telling::UnderWay(_, id) = row.telling {
                 row.telling = Telling::Untold;
                 row.forgotten.push(id);
                 self.places.remove(&(id.partition.index(), id.at.epoch.0, id.at.position));
@@ -199,16 +210,6 @@ impl Rows {
         let rows = self.rows.iter().filter(|row| row.is_for(user) && row.is_unread_by(user));
         let is_kept = |id: EventId| kept.contains(&(id.partition, id.at.epoch));
         rows.filter(|row| !row.place().is_some_and(is_kept)).map(|row| row.id).collect()
-    }
-}
-
-impl Telling {
-    /// It, if it is under way by that node.
-    fn of(self, node: usize) -> Self {
-        match self {
-            Self::UnderWay(by, _) if by != node => Self::Untold,
-            other => other,
-        }
     }
 }
 
@@ -242,24 +243,20 @@ impl SimStore {
 
     fn find(&self, query: &MissedQuery, limit: usize) -> Missed {
         let rows = self.rows.lock();
-        let of_user = || rows.rows.iter().filter(|row| row.is_for(&query.user));
-        let is_unsettled = of_user().any(|row| matches!(row.telling, Telling::Untold | Telling::UnderWay(..)));
+        let is_unsettled = rows.unsettled.iter().filter_map(|id| rows.get(*id)).any(|row| row.is_for(&query.user));
         let told_at = |row: &Row| match row.telling {
             Telling::Noted(id) => Some(id),
             Telling::Untold | Telling::UnderWay(..) | Telling::Silent => None,
         };
         let mut found: Vec<&Row> = match &query.since {
             MissedSince::Told { partition, after, through } => {
-                let place =
-                    |row: &Row| told_at(row).filter(|id| id.partition == *partition && id.at.epoch == after.epoch);
-                let is_within = |at: PartitionCursor| at.position > after.position && at.position <= *through;
-                let mut found: Vec<_> = of_user().filter(|row| place(row).is_some_and(|id| is_within(id.at))).collect();
-                found.sort_by_key(|row| place(row).map(|id| id.at.position));
-                found
+                let told = rows.told(&query.user, *partition, *after, *through);
+                told.filter(|row| told_at(row).is_some()).collect()
             }
             MissedSince::Unread { after } => {
                 let is_after = |row: &&Row| after.is_none_or(|after| row.id > after);
-                of_user().filter(|row| row.is_unread_by(&query.user)).filter(is_after).collect()
+                let unread = rows.rows.iter().filter(|row| row.is_for(&query.user) && row.is_unread_by(&query.user));
+                unread.filter(is_after).collect()
             }
         };
         let has_more = found.len() > limit;

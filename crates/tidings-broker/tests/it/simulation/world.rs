@@ -287,6 +287,10 @@ impl World {
             }
             5..11 => drop(self.begin_telling(node)),
             11..14 => self.end_telling(node),
+            // It dies with what it has told and not noted.
+            14..15 if self.nodes[node].is_telling && self.rng.random_ratio(1, 10) => {
+                self.restart_nodes(|other| other == node);
+            }
             _ => {
                 let (count, user) = (self.rng.random_range(0..25), user(self.rng.random_range(0..USERS)));
                 self.rows.lock().read_all_but(count, &user);
