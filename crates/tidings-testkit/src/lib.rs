@@ -12,15 +12,18 @@
 //! - [`model`]: every acknowledged event, once, in order.
 //! - [`stress`]: all of it together, while the server is being killed.
 //! - [`node`] and [`browsers`]: the public JavaScript clients.
+//! - [`databases`]: Postgres and MariaDB, one of each for a test process, with a database for each test.
 //! - [`port`]: free ports that stay free.
 //! - [`wait`]: the only place that sleeps.
 
 pub mod browsers;
 pub mod certificates;
 pub mod client;
+pub mod databases;
 pub mod endpoint;
 pub mod host;
 pub mod http;
+mod leash;
 pub mod model;
 pub mod node;
 pub mod port;

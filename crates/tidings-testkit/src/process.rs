@@ -2,9 +2,8 @@
 
 use std::{
     fs::OpenOptions,
-    io::{Read as _, Seek as _, SeekFrom, Write as _},
+    io::{Read as _, Seek as _, SeekFrom},
     net::SocketAddr,
-    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
@@ -18,6 +17,7 @@ use crate::{
     certificates::Authority,
     endpoint::{Endpoint, Way},
     http::HttpClient,
+    leash::Leash,
     port::Port,
     wait,
 };
@@ -310,48 +310,16 @@ impl Drop for TidingsServer {
 }
 
 /// Waits until the child has ended and is reaped.
-async fn gone(child: &mut Child, limit: Duration) -> anyhow::Result<ExitStatus> {
+pub(crate) async fn gone(child: &mut Child, limit: Duration) -> anyhow::Result<ExitStatus> {
     wait::until("the server to end", limit, async || child.try_wait().transpose()).await?.map_err(Into::into)
 }
 
-fn tail(path: &Path) -> std::io::Result<String> {
+/// The last part of a file.
+pub(crate) fn tail(path: &Path) -> std::io::Result<String> {
     let mut file = std::fs::File::open(path)?;
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL_MAX_BYTES)))?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// Kills a process when this one dies.
-///
-/// A shell waits on a pipe that only this process holds. When the pipe closes without a word, it
-/// kills. (`PR_SET_PDEATHSIG` would fire when the *thread* that started the child ends, and threads
-/// of a test come and go.)
-#[derive(Debug)]
-struct Leash(Child);
-
-impl Leash {
-    fn on(child: &Child) -> anyhow::Result<Self> {
-        let shell = Command::new("sh")
-            .args(["-c", "read -r _ || kill -9 \"$0\"", &child.id().to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            // Not in the terminal's foreground group, or Ctrl-C would end it before its work.
-            .process_group(0)
-            .spawn()
-            .context("starting sh")?;
-        Ok(Self(shell))
-    }
-}
-
-impl Drop for Leash {
-    fn drop(&mut self) {
-        if let Some(mut stdin) = self.0.stdin.take() {
-            // A word: the process has been reaped, its id may be somebody else's by now.
-            let _told = stdin.write_all(b"done\n");
-        }
-        let _reaped = self.0.wait();
-    }
 }

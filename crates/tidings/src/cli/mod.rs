@@ -8,6 +8,7 @@ mod config;
 mod doctor;
 mod logging;
 mod open_files;
+mod outbox;
 mod print_event;
 mod publish;
 mod serve;
@@ -24,6 +25,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use tidings_protocol::{Channel, ChannelPattern, EventType, UserId};
+use tidings_store::outbox::{DEFAULT_TABLE, Database, Table};
 
 use crate::config::{Config, ConfigErrors, Flags, Loaded, Secret, Sources, environment};
 
@@ -120,6 +122,9 @@ pub enum Command {
     /// Check and show the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Make ready a database that events are taken from.
+    #[command(subcommand)]
+    Outbox(OutboxCommand),
     /// Look for what could keep the server from working well here.
     Doctor(DoctorArguments),
     /// Put load on a server and see what it makes of it.
@@ -294,6 +299,20 @@ pub enum ConfigCommand {
     },
 }
 
+/// `tidings outbox`
+#[derive(Debug, Clone, Subcommand)]
+pub enum OutboxCommand {
+    /// Print the SQL that makes the tables of an outbox, to be run in your application's database.
+    Ddl {
+        /// Which SQL: `postgres`, `mysql` (MariaDB too) or `sqlite`.
+        #[arg(long, value_name = "DATABASE")]
+        database: Database,
+        /// The name of the table.
+        #[arg(long, value_name = "NAME", default_value = DEFAULT_TABLE, value_parser = Table::parse)]
+        table: Table,
+    },
+}
+
 /// Reads the command line and does what it asks.
 pub fn main() -> ExitCode {
     match Cli::try_parse() {
@@ -315,6 +334,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::Publish(arguments) => publish::run(arguments),
         Command::Subscribe(arguments) => subscribe::run(arguments),
         Command::Token(arguments) => token::run(arguments),
+        Command::Outbox(command) => outbox::run(&command),
         Command::Config(command) => config::run(command),
     };
     match result {
@@ -406,6 +426,8 @@ mod tests {
             ("token --sub 42 --subscribe a*b", "a channel name, or the beginning of one and a final `*`"),
             ("token --sub 42 --ttl 5", "a number with its unit"),
             ("token --sub a,b", "1 to 195 bytes"),
+            ("outbox ddl --database oracle", "accepted are postgres, mysql and sqlite"),
+            ("outbox ddl --database mysql --table a;b", "a name of up to 56 letters"),
         ] {
             let said = Cli::try_parse_from(format!("tidings {line}").split(' ')).unwrap_err().to_string();
             assert!(said.contains(accepted), "{line}: {said}");

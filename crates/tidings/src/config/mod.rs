@@ -4,13 +4,14 @@
 //! The types are the only list of keys there is: a key is known if serde takes it, and names in
 //! errors, the reference and the documentation are held against them. Read in the order in which
 //! a value passes: `load` (flags, environment and file are laid over one another) → `node` (a
-//! value is given the type of its field) → `sections`, `auth`, `namespaces` (the types) →
+//! value is given the type of its field) → `sections`, `auth`, `outbox`, `namespaces` (the types) →
 //! `validate` (what types cannot say).
 
 mod auth;
 mod load;
 mod namespaces;
 mod node;
+mod outbox;
 mod problem;
 pub mod reference;
 mod schema;
@@ -34,6 +35,7 @@ pub use self::{
     auth::{API_KEY_PREFIX, AuthConfig, PublicKey, PublicKeyAlgorithm},
     load::{Flags, Loaded, OTHER_VARIABLES, Sources, environment},
     namespaces::{Access, NamespaceConfig, Namespaces},
+    outbox::OutboxConfig,
     problem::{ConfigErrors, Origin, Problem},
     sections::{BrokerConfig, LimitsConfig, LogConfig, LogFormat, ServerConfig, StreamConfig, TlsConfig},
     values::{BrokerUrl, Network, RetryRange, Secret},
@@ -51,6 +53,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where what must survive the process is kept.
     pub data_dir: PathBuf,
+    /// Tables of the application's databases, which events and notifications are taken from.
+    pub outbox: Vec<OutboxConfig>,
     /// What the process says of itself.
     pub log: LogConfig,
     /// Who is who.
@@ -74,6 +78,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
             data_dir: PathBuf::from("tidings-data"),
+            outbox: Vec::new(),
             log: LogConfig::default(),
             auth: AuthConfig::default(),
             broker: BrokerConfig::default(),

@@ -175,6 +175,34 @@ fn a_wrong_value_is_told_with_what_is_accepted() {
 }
 
 #[test]
+fn tables_of_applications_are_a_list() {
+    let url = "postgres://tidings:hunter2@db/shop";
+    let toml =
+        format!("[[outbox]]\nurl = \"{url}\"\n[[outbox]]\nurl = \"sqlite:a.db\"\ntable = \"t\"\npoll = \"2s\"\n");
+    let loaded = load(&toml, &[], Flags::default()).unwrap();
+    let [shop, file] = loaded.config.outbox.as_slice() else { panic!("{:?}", loaded.config.outbox) };
+    assert_eq!((shop.url.expose(), shop.table.as_str(), shop.poll), (url, "tidings_outbox", Duration::from_secs(1)));
+    assert_eq!((file.table.as_str(), file.poll), ("t", Duration::from_secs(2)));
+    let shown = loaded.to_annotated_toml();
+    assert!(shown.contains("tidings_outbox") && !shown.contains("hunter2"), "{shown}");
+    let env = [("TIDINGS_OUTBOX", r#"[{"url":"mysql://db/shop"}]"#)];
+    assert_eq!(load("", &env, Flags::default()).unwrap().config.outbox[0].url.expose(), "mysql://db/shop");
+
+    for (entry, said) in [
+        ("url = \"oracle://hunter2@db/x\"", "outbox: entry 1, url: \"oracle\" is no database; accepted are postgres,"),
+        ("url = \"hunter2\"", "outbox: entry 1, url: \"\" is no database"),
+        ("url = \"sqlite:a\"\ntable = \"a b\"", "outbox: entry 1, table: accepted is a name of"),
+        ("url = \"sqlite:a\"\npoll = \"1m\"", "outbox: entry 1, poll: found \"1m\"; accepted are \"20ms\" to \"30s\""),
+        ("url = \"sqlite:a\"\n[[outbox]]\nurl = \"sqlite:a\"", "outbox: entry 2 is the same table as"),
+        ("url = \"sqlite:a\"\ntabel = \"t\"", "did you mean `table`?"),
+        ("table = \"t\"", "missing field `url`"),
+    ] {
+        let problems = problems(&format!("[[outbox]]\n{entry}\n"), &[]).join("\n");
+        assert!(problems.contains(said) && !problems.contains("hunter2"), "{entry}: {problems}");
+    }
+}
+
+#[test]
 fn no_error_repeats_a_secret() {
     let secret = "hunter2hunter2";
     for toml in [

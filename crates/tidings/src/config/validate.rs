@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tidings_http::tls::{Tls, TlsFile};
 use tidings_protocol::channel::{Channel, USER_NAMESPACE};
+use tidings_store::outbox::{Database, Table};
 
 use super::{Access, Config, NamespaceConfig, Secret, auth::API_KEY_PREFIX, schema::dotted};
 
@@ -24,6 +25,9 @@ const HISTORY_SIZE_MAX: usize = 1_000_000;
 /// three and a half times the bytes of its JSON, and its head up to 700 more.
 const QUEUE_TO_DATA_MIN: usize = 4;
 
+/// More often than the first is work for nothing; after the second the database ends a session that is silent.
+const OUTBOX_POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(30));
+
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -40,6 +44,7 @@ pub(super) fn validate(config: &Config) -> Vec<(String, String)> {
             "a level (`error`, `warn`, `info`, `debug`, `trace`) or directives, as in \"info,tidings_hub=debug\"";
         found.add("log.level", format!("{error}; accepted is {accepted}"));
     }
+    outbox(config, &mut found);
     auth(config, &mut found);
     broker(config, &mut found);
     stream(config, &mut found);
@@ -82,6 +87,25 @@ impl Findings {
                 "found {bytes} bytes; accepted are {HS256_SECRET_MIN_BYTES} or more (RFC 7518 §3.2), as from `openssl rand -base64 32`"
             );
             self.add(key, text);
+        }
+    }
+}
+
+fn outbox(config: &Config, found: &mut Findings) {
+    for (at, outbox) in config.outbox.iter().enumerate() {
+        let entry = at + 1;
+        if let Err(error) = Database::of_url(outbox.url.expose()) {
+            found.add("outbox", format!("entry {entry}, url: {error}"));
+        }
+        if let Err(error) = Table::parse(&outbox.table) {
+            found.add("outbox", format!("entry {entry}, table: {error}"));
+        }
+        if outbox.poll < OUTBOX_POLL.0 || outbox.poll > OUTBOX_POLL.1 {
+            let [poll, min, max] = [outbox.poll, OUTBOX_POLL.0, OUTBOX_POLL.1].map(humantime::format_duration);
+            found.add("outbox", format!("entry {entry}, poll: found \"{poll}\"; accepted are \"{min}\" to \"{max}\""));
+        }
+        if config.outbox[..at].iter().any(|other| (&other.url, &other.table) == (&outbox.url, &outbox.table)) {
+            found.add("outbox", format!("entry {entry} is the same table as an entry before it"));
         }
     }
 }
