@@ -2,6 +2,7 @@
 
 mod accepting;
 mod fixture;
+mod model;
 
 use fixture::{Fixture, On};
 
@@ -32,4 +33,7 @@ on_every_database! {
         an_unread_one_is_replaced_by_the_next_of_its_collapse,
         followers_get_it_in_batches_and_each_once,
         everyone_has_it_when_they_look;
+    model:
+        a_thousand_random_operations_agree_with_a_model,
+        so_they_do_when_what_is_for_everyone_replaces_something;
 }
