@@ -5,6 +5,8 @@ mod escalating;
 mod fixture;
 mod keeping;
 mod model;
+mod opening;
+mod racing;
 
 use fixture::{Fixture, On};
 
@@ -51,6 +53,16 @@ on_every_database! {
         what_expires_is_gone_at_that_moment,
         who_is_erased_leaves_nothing_but_numbers,
         it_says_how_it_fares;
+    opening:
+        opening_again_changes_nothing,
+        several_nodes_may_start_at_once,
+        tables_of_a_later_version_are_refused;
+    racing:
+        one_of_many_requests_with_a_key_is_taken,
+        counts_are_exact_whoever_comes_at_once,
+        what_is_for_everyone_comes_once_whoever_looks_at_once,
+        writing_out_survives_being_cut_off,
+        each_push_is_taken_by_one_worker;
     model:
         a_thousand_random_operations_agree_with_a_model,
         so_they_do_when_what_is_for_everyone_replaces_something;

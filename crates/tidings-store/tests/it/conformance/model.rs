@@ -246,6 +246,7 @@ impl Run {
             0..30 => self.accept().await,
             30..42 => {
                 let limit = self.rng.random_range(1..4);
+                self.look().await;
                 let found = self.on.store.fan_out(limit, self.model.now).await.unwrap();
                 let model = &mut self.model;
                 // What has expired may have been swept away.
@@ -264,6 +265,15 @@ impl Run {
                 self.on.store.sweep(limit, self.model.now).await.unwrap();
             }
             _ => self.missed().await,
+        }
+    }
+
+    /// Has every user look, if that makes a difference to what happens next.
+    async fn look(&mut self) {
+        if self.everyone_collapses {
+            for name in USERS {
+                self.check(name).await;
+            }
         }
     }
 
@@ -339,11 +349,7 @@ impl Run {
     async fn tell(&mut self) {
         let now = self.model.now;
         let limit = self.rng.random_range(1..30);
-        if self.everyone_collapses {
-            for name in USERS {
-                self.check(name).await;
-            }
-        }
+        self.look().await;
         let untold = self.on.store.untold(limit, now).await.unwrap();
         let model = &self.model;
         let mut expected: Vec<(i64, Option<&str>, bool, PushMode)> =
