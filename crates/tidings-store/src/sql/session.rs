@@ -64,6 +64,8 @@ impl Session {
     /// Runs a statement. Answers how many rows it touched: for an UPDATE, those that it found.
     pub(crate) async fn execute(&mut self, sql: &str, args: impl AsRef<[Value]> + Send) -> Result<usize, SqlError> {
         let args = args.as_ref().to_vec();
+        #[cfg(test)]
+        crate::plans::note(self.dialect(), sql, &args);
         let touched =
             run!(self, sql, args, execute, |done| done.rows_affected(), |done| done.rows_affected(), |done| done
                 .rows_affected())?;
@@ -92,6 +94,8 @@ impl Session {
     /// Runs a query.
     pub(crate) async fn query(&mut self, sql: &str, args: impl AsRef<[Value]> + Send) -> Result<Vec<Row>, SqlError> {
         let args = args.as_ref().to_vec();
+        #[cfg(test)]
+        crate::plans::note(self.dialect(), sql, &args);
         Ok(run!(
             self,
             sql,
