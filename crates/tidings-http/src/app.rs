@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use rand::seq::SliceRandom as _;
 use tidings_core::{
     notifications::Notifier,
-    ports::{Broker, Clock, PushSender},
+    ports::{Broker, Clock, Presence, PushSender},
     publish::Publisher,
     stream::Streams,
 };
@@ -32,6 +32,8 @@ pub struct App {
     pub notifier: Arc<Notifier>,
     /// What sends to devices; asked whether a device can be one.
     pub push: Arc<dyn PushSender>,
+    /// Who is there.
+    pub presence: Arc<dyn Presence>,
     /// Who is who.
     pub authenticator: Arc<Authenticator>,
     /// How fast anybody may be.
@@ -44,6 +46,8 @@ pub struct App {
     pub(crate) acknowledging: Arc<Semaphore>,
     /// Who must not come back yet.
     pub(crate) blocks: Blocks,
+    /// Another path of the stream of `GET /v1/subscribe`.
+    pub(crate) alarm_path: Option<String>,
     /// This node, for the life of the process.
     pub node: Arc<str>,
     settings: ArcSwap<Settings>,
@@ -58,12 +62,18 @@ pub struct AppParts {
     pub notifier: Arc<Notifier>,
     /// What sends to devices; asked whether a device can be one.
     pub push: Arc<dyn PushSender>,
+    /// This node, for the life of the process.
+    pub node: Arc<str>,
+    /// Who is there.
+    pub presence: Arc<dyn Presence>,
     /// Who is who.
     pub authenticator: Arc<Authenticator>,
     /// How fast anybody may be.
     pub rate_limiter: RateLimiter,
     /// Whose word on a client's address counts.
     pub trusted_proxies: TrustedProxies,
+    /// Another path of the stream of `GET /v1/subscribe`.
+    pub alarm_path: Option<String>,
     /// What an operator has set.
     pub settings: Settings,
     /// The version that is running.
@@ -73,22 +83,36 @@ pub struct AppParts {
 impl App {
     /// Puts the parts together.
     pub fn new(parts: AppParts) -> Arc<Self> {
-        let AppParts { streams, notifier, push, authenticator, rate_limiter, trusted_proxies, settings, version } =
-            parts;
+        let AppParts {
+            streams,
+            notifier,
+            push,
+            node,
+            presence,
+            authenticator,
+            rate_limiter,
+            trusted_proxies,
+            alarm_path,
+            settings,
+            version,
+        } = parts;
         let publisher = Publisher { broker: streams.broker.clone(), namespaces: streams.namespaces.clone() };
-        let metrics = Arc::new(Metrics::new(&streams, notifier.clone(), authenticator.clone(), version));
+        let metrics =
+            Arc::new(Metrics::new(&streams, notifier.clone(), presence.clone(), authenticator.clone(), version));
         Arc::new(Self {
             streams,
             publisher,
             notifier,
             push,
+            presence,
             authenticator,
             rate_limiter,
             trusted_proxies: ArcSwap::from_pointee(trusted_proxies),
             metrics,
             acknowledging: Arc::new(Semaphore::new(ACKNOWLEDGING_MAX)),
             blocks: Blocks::default(),
-            node: format!("{:016x}", rand::random::<u64>()).into(),
+            alarm_path,
+            node,
             settings: ArcSwap::from_pointee(settings),
             is_draining: AtomicBool::new(false),
         })
@@ -131,6 +155,7 @@ impl App {
     /// once. New ones are told to come back later from the first moment.
     pub async fn drain(&self) {
         self.is_draining.store(true, Relaxed);
+        self.presence.withdraw();
         let window = self.settings().drain_window;
         let mut open = self.streams.hub.connections(&ConnectionFilter::default());
         tracing::info!(streams = open.len(), window = ?window, "draining");

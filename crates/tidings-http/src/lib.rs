@@ -68,6 +68,8 @@ fn calls() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(api::connections::list))
         .routes(routes!(api::connections::close))
         .routes(routes!(api::connections::close_user))
+        .routes(routes!(api::presence::user))
+        .routes(routes!(api::presence::channel))
         .routes(routes!(api::notifications::notify))
         .routes(routes!(api::notifications::report))
         .routes(routes!(api::inbox::mine))
@@ -108,6 +110,11 @@ pub fn router(app: Arc<App>) -> Router {
     // Without the badge of an outside service, which would be sent the URL of the description.
     let viewer = utoipa_swagger_ui::Config::default().validator_url("none");
     let docs = utoipa_swagger_ui::SwaggerUi::new("/docs").url("/openapi.json", openapi).config(viewer);
+    let calls = match &app.alarm_path {
+        // For clients that have a path built in.
+        Some(path) => calls.route(path, get(api::subscribe::subscribe)),
+        None => calls,
+    };
     calls
         .route("/", get(api::operations::page))
         .merge(docs)
