@@ -16,6 +16,7 @@ mod embed;
 mod gaps;
 mod guide;
 mod hostile;
+mod inbox_page;
 mod nginx;
 mod node;
 mod notifications;
