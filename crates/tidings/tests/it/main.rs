@@ -20,6 +20,7 @@ mod inbox_page;
 mod nginx;
 mod node;
 mod notifications;
+mod notify;
 mod operations;
 mod operations_page;
 mod page;
