@@ -10,7 +10,7 @@ pub mod presence;
 pub mod push;
 pub mod store;
 
-pub use presence::{Confirmations, FollowListeners};
+pub use presence::{Confirmations, FollowListeners, Presence, UserListener};
 pub use push::{PushError, PushSender, PushVerdict};
 pub use store::{AcceptError, Store};
 
