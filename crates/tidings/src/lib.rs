@@ -4,6 +4,7 @@ pub mod cli;
 mod clock;
 pub mod config;
 pub mod dev;
+mod outboxes;
 mod secret_file;
 pub mod server;
 

@@ -25,6 +25,7 @@ use crate::{
     clock::SystemClock,
     config::{Access, Config},
     dev::DevSecrets,
+    outboxes::Outboxes,
     secret_file,
 };
 
@@ -59,6 +60,7 @@ pub struct Tidings {
     is_dev: bool,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
+    outboxes: Outboxes,
     shards: Shards,
 }
 
@@ -143,10 +145,11 @@ impl Tidings {
             settings: settings(&config, is_dev),
             version: VERSION,
         });
+        let outboxes = Outboxes::start(&config, &app, &namespaces)?;
         let stop = CancellationToken::new();
         let delivery = Delivery { hub, namespaces: namespaces.clone(), clock };
         let tasks = vec![tokio::spawn(delivery.run(feed)), tokio::spawn(authenticator.run(stop.clone()))];
-        Ok(Self { app, broker, namespaces, tls, config, is_dev, stop, tasks, shards })
+        Ok(Self { app, broker, namespaces, tls, config, is_dev, stop, tasks, outboxes, shards })
     }
 
     /// All routes: the API under `/v1`, `/docs` and `/openapi.json`, the page at `/`, `/healthz`,
@@ -255,6 +258,7 @@ impl Tidings {
         let needs_restart = [
             ("listen", old.listen != self.config.listen),
             ("data_dir", old.data_dir != self.config.data_dir),
+            ("outbox", old.outbox != self.config.outbox),
             ("broker", old.broker != self.config.broker),
             ("server.shards", old.server.shards != self.config.server.shards),
             ("log", old.log != self.config.log),
@@ -266,6 +270,8 @@ impl Tidings {
 
     /// Stops the tasks and closes the log, with all that was accepted on disk.
     pub async fn close(self) {
+        // What it has taken has to be taken by the log too.
+        self.outboxes.stop().await;
         self.stop.cancel();
         self.broker.shutdown().await;
         for task in self.tasks {

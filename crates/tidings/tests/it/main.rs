@@ -20,6 +20,7 @@ mod nginx;
 mod node;
 mod operations;
 mod operations_page;
+mod outbox;
 mod page;
 mod plain_server;
 mod publish;
