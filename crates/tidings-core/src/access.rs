@@ -69,6 +69,9 @@ impl Principal {
 
     /// Whether they may listen to the channel.
     pub fn may_subscribe(&self, channel: &Channel, namespaces: &Namespaces) -> Result<(), Denied> {
+        if channel.is_internal() {
+            return Err(internal(channel));
+        }
         if let Some(owner) = channel.owner() {
             // Personal channels have one rule of their own, which no key or claim lifts.
             return match self.user() {
@@ -87,6 +90,10 @@ impl Principal {
 
     /// Whether they may publish to the channel.
     pub fn may_publish(&self, channel: &Channel, namespaces: &Namespaces) -> Result<(), Denied> {
+        if channel.is_internal() {
+            // Not even backends: what stands there is taken for the server's word by every stream.
+            return Err(internal(channel));
+        }
         if channel.owner().is_some() {
             // What stands on a personal channel is taken for the server's word, so no rule opens it.
             return match self.is_trusted() {
@@ -132,6 +139,10 @@ impl Principal {
             Self::Token(_) => "a token without a user".to_owned(),
         }
     }
+}
+
+fn internal(channel: &Channel) -> Denied {
+    denied(format!("{channel} is in the server's own namespace: nobody may name it"))
 }
 
 fn denied(cause: String) -> Denied {
@@ -211,5 +222,16 @@ mod tests {
         assert!(key.may_publish(&channel, &namespaces).is_ok());
         assert!(token("42", &["user:42", "*"]).may_publish(&channel, &namespaces).is_err());
         assert!(Principal::Anonymous.may_publish(&channel, &namespaces).is_err());
+    }
+
+    #[test]
+    fn nobody_names_a_channel_of_the_servers_own() {
+        let open = Namespace { subscribe: vec![Who::Anyone], publish: vec![Who::Anyone], ..Namespace::default() };
+        let namespaces = Namespaces::new(HashMap::from([("default".to_owned(), open)]));
+        let admin = Principal::Token(Grants { admin: true, ..Grants::default() });
+        for who in [Principal::ApiKey { label: "k".to_owned() }, admin, token("42", &["*"]), Principal::Anonymous] {
+            assert!(who.may_subscribe(&Channel::everyone(), &namespaces).is_err(), "{who:?}");
+            assert!(who.may_publish(&Channel::everyone(), &namespaces).is_err(), "{who:?}");
+        }
     }
 }

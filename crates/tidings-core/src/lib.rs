@@ -6,9 +6,11 @@
 
 pub mod access;
 pub mod feed;
+pub mod follow;
 pub mod namespaces;
 pub mod notifications;
 pub mod ports;
+pub mod presence;
 pub mod publish;
 pub mod stream;
 

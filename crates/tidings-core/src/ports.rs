@@ -10,9 +10,9 @@ pub mod presence;
 pub mod push;
 pub mod store;
 
-pub use presence::Confirmations;
+pub use presence::{Confirmations, FollowListeners};
 pub use push::{PushError, PushSender, PushVerdict};
-pub use store::Store;
+pub use store::{AcceptError, Store};
 
 /// The time, as the domain is told it.
 pub trait Clock: Time + 'static {

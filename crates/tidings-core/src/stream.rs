@@ -11,25 +11,42 @@
 //!    queue is dropped and a later fence chosen: history has them.
 //! 4. Only then come live frames, stamped with the node's cursor, which is at or past the fence in
 //!    every partition.
+//!
+//! A signed-in user's notifications are not in history but in the inbox, which knows of each at which place
+//! of the log it was told. So they are read from there in the same way and merged with history by their
+//! places (`reading`). What was told beyond the fence comes live and is not read; what was told before it
+//! and is not yet noted is waited for (`inbox`, [`Telling`](crate::notifications::Telling)); what is told
+//! later has a place beyond the fence.
+//!
+//! A new client may ask for all that is unread instead, and one whose place in the log is lost gets that. These
+//! come first and have no `id:` (a new client's last one has, for then it has all): a client that is cut off
+//! among them comes back as it came, and gets all of them again.
 
 use std::{
     collections::VecDeque,
     future::poll_fn,
+    slice,
     sync::Arc,
     task::{Poll, ready},
 };
 
-use tidings_hub::{Adoption, ConnectionInfo, Format, Hub, LaterFence, QueueLimits, SharedFrame, Subscription, Take};
-use tidings_protocol::{Channel, CloseReason, Cursor, GapReason, LoggedEvent, Partition, PartitionCursor, Position};
+use tidings_hub::{
+    Adoption, ConnectionInfo, Format, Hub, LaterFence, QueueLimits, SharedFrame, Subscription, Take, Tick,
+};
+use tidings_protocol::{Channel, CloseReason, Cursor, GapReason, LoggedEvent, Partition, PartitionCursor};
 
+use self::{
+    inbox::Unread,
+    reading::{PAGE_ENTRIES, Reading, Step},
+};
 use crate::{
     namespaces::SharedNamespaces,
-    ports::{Broker, Clock, HistoryEntry, HistoryFrom, HistoryRequest},
+    notifications::Inbox,
+    ports::{Broker, Clock, HistoryFrom, HistoryPage, HistoryRequest},
 };
 
-/// Entries of history that are read at a time. Small enough that a client which reads slowly holds
-/// little, large enough that a page costs far more than asking for it.
-const PAGE_ENTRIES: usize = 128;
+mod inbox;
+mod reading;
 
 /// About how many bytes of live frames are handed over at a time: a socket's send buffer takes them.
 const TAKE_BYTES: usize = 64 * 1024;
@@ -41,6 +58,8 @@ pub enum Resume {
     New {
         /// At most so many; `usize::MAX` is all that history holds.
         replay: usize,
+        /// Whether it wants what is unread in its user's inbox before that.
+        unread: bool,
     },
     /// After this.
     After(Cursor),
@@ -59,6 +78,8 @@ pub struct Streams {
     pub namespaces: SharedNamespaces,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// The inboxes of users, if there are any.
+    pub inbox: Option<Inbox>,
 }
 
 /// What comes next on a stream.
@@ -69,12 +90,12 @@ pub enum Item {
         /// Where a client is that receives nothing after this.
         cursor: Option<Cursor>,
     },
-    /// An event from history, with the cursor of this client after it.
+    /// An event from history or from the inbox, with the cursor of this client after it.
     Replayed {
         /// The event.
         logged: Arc<LoggedEvent>,
-        /// What the client has then seen.
-        cursor: Cursor,
+        /// What the client has then seen; `None` if that is as before.
+        cursor: Option<Cursor>,
     },
     /// Events that history no longer holds.
     Gap {
@@ -97,6 +118,8 @@ pub struct Stream {
     cursor: Cursor,
     state: State,
     frames: Vec<Arc<SharedFrame>>,
+    /// Since when it waits until the inbox knows what was told.
+    unsettled_since: Option<Tick>,
 }
 
 enum State {
@@ -107,10 +130,12 @@ enum State {
 
 struct CatchUp {
     fence: Cursor,
+    /// What is unread, if that is wanted. It comes first.
+    unread: Option<Unread>,
     /// What is still to be read, one partition after the other.
-    readings: VecDeque<HistoryRequest>,
-    /// What has been read and not yet handed over.
-    entries: VecDeque<(Partition, HistoryEntry)>,
+    readings: VecDeque<Reading>,
+    /// Whether the inbox is known to know all that was told up to the fence.
+    is_settled: bool,
 }
 
 impl Streams {
@@ -120,12 +145,15 @@ impl Streams {
             Resume::After(cursor) => Some(cursor),
             Resume::New { .. } | Resume::Unusable => None,
         };
+        let inbox = self.inbox.as_ref().filter(|_| info.user.is_some());
+        let hidden = inbox.map_or(&[][..], |inbox| slice::from_ref(&inbox.everyone));
         Stream {
-            subscription: self.hub.subscribe(info, format, limits, seen),
+            subscription: self.hub.subscribe(info, hidden, format, limits, seen),
             streams: self.clone(),
             cursor: Cursor::default(),
             state: State::Opening(resume),
             frames: Vec::new(),
+            unsettled_since: None,
         }
     }
 }
@@ -146,6 +174,16 @@ impl Stream {
         matches!(self.state, State::Live)
     }
 
+    /// Whether what it hands over just now are the unread ones, which come as a whole: the cursor does not
+    /// speak of them until they all have been handed over.
+    pub fn is_replaying_unread(&self) -> bool {
+        matches!(&self.state, State::CatchingUp(CatchUp { unread: Some(_), .. }))
+    }
+
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.streams.hub
+    }
+
     /// The hold on the hub: to close it, and to say how the connection ended.
     pub fn subscription(&mut self) -> &mut Subscription {
         &mut self.subscription
@@ -154,12 +192,12 @@ impl Stream {
     /// Gives a live stream with its socket to a shard of the hub, which serves it from now on. All that
     /// was handed over here must be written. Gives both back if it is not live or there is no shard.
     pub fn hand_over(self, adoption: Adoption) -> Result<(), Box<(Self, Adoption)>> {
-        let Self { streams, subscription, cursor, state, frames } = self;
-        if !matches!(state, State::Live) {
-            return Err(Box::new((Self { streams, subscription, cursor, state, frames }, adoption)));
+        if !self.is_live() {
+            return Err(Box::new((self, adoption)));
         }
+        let Self { streams, subscription, cursor, state, frames, unsettled_since } = self;
         subscription.hand_over(adoption).map_err(|(subscription, adoption)| {
-            Box::new((Self { streams, subscription, cursor, state, frames }, adoption))
+            Box::new((Self { streams, subscription, cursor, state, frames, unsettled_since }, adoption))
         })
     }
 
@@ -183,40 +221,41 @@ impl Stream {
 
     async fn on_open(&mut self, resume: Resume, items: &mut Vec<Item>) -> Result<(), CloseReason> {
         let fence = self.subscription.fence().await?;
-        let mut catch_up = CatchUp { fence: fence.clone(), readings: VecDeque::new(), entries: VecDeque::new() };
         let mut cursor = fence.clone();
-        let mut connected = Some(());
+        let (mut readings, mut is_known) = (VecDeque::new(), true);
+        let mut unread = None;
+        // What was told before and is not read is sent, and can so be confirmed.
+        let has_earlier = matches!(resume, Resume::New { unread: true, .. } | Resume::Unusable);
         match resume {
             Resume::Unusable => {
-                connected = None;
+                is_known = false;
+                unread = self.inbox_of_user().map(|_| Unread::after_loss(&Cursor::default(), &fence));
                 // Where the client was is unknown, so all of its channels may lack something, and what
                 // history holds may be what it has seen. It is told, and starts from here.
                 if let Some((partition, at)) = fence.entries().last() {
-                    let channels = self.info().channels.to_vec();
-                    let gap = HistoryEntry::Gap { channels, reason: GapReason::Unusable, through: at.position };
-                    catch_up.entries.push_back((partition, gap));
+                    let channels = self.subscription.channels();
+                    readings.push_back(Reading::new(partition, at).with_gap(channels, GapReason::Unusable));
                 }
             }
             Resume::After(theirs) => {
-                for (partition, channels) in self.partitions() {
-                    let Some(at) = fence.get(partition) else { continue };
-                    match theirs.get(partition) {
-                        Some(from) => {
-                            catch_up.readings.push_back(request(partition, channels, HistoryFrom::Cursor(from), at));
-                        }
-                        None => {
-                            let channels = channels.to_vec();
-                            let gap = HistoryEntry::Gap { channels, reason: GapReason::Unusable, through: at.position };
-                            catch_up.entries.push_back((partition, gap));
-                        }
-                    }
+                readings = self.readings_after(&theirs, &fence, |partition, at, channels| {
+                    Reading::new(partition, at).with_gap(channels.to_vec(), GapReason::Unusable)
+                });
+                let is_lost = |partition| {
+                    let (theirs, ours) = (theirs.get(partition), fence.get(partition));
+                    theirs
+                        .zip(ours)
+                        .is_none_or(|(theirs, ours)| theirs.epoch != ours.epoch || theirs.position > ours.position)
+                };
+                if self.inbox_partitions().into_iter().any(is_lost) {
+                    unread = Some(Unread::after_loss(&theirs, &fence));
                 }
                 cursor = theirs;
             }
-            Resume::New { replay } => {
+            Resume::New { replay, unread: wants_unread } => {
                 for (partition, channels) in self.partitions() {
                     let Some(at) = fence.get(partition) else { continue };
-                    let namespaces = self.streams.namespaces.load();
+                    let namespaces = self.streams.namespaces.load_full();
                     let counts: Vec<_> =
                         channels.iter().map(|c| replay.max(usize::from(namespaces.of(c).retain))).collect();
                     if counts.iter().all(|count| *count == 0) {
@@ -224,65 +263,124 @@ impl Stream {
                     }
                     // The first page is read now, for `connected` must stand before the first event of it:
                     // a client that is cut off right after `connected` then still gets them all.
-                    let mut reading = request(partition, channels, HistoryFrom::Last(counts), at);
-                    let page = self.history(reading.clone()).await?;
-                    if let Some(first) = page.entries.first() {
+                    let mut reading = Reading::new(partition, at).with_history(channels, HistoryFrom::Last(counts));
+                    if let Some(request) = reading.history.clone() {
+                        reading.on_history(self.history(request).await?);
+                    }
+                    if let Some(first) = reading.entries.front() {
                         cursor.set(partition, PartitionCursor { position: first.position().previous(), ..at });
                     }
-                    catch_up.entries.extend(page.entries.into_iter().map(|entry| (partition, entry)));
-                    if let Some(next) = page.next {
-                        reading.from = next;
-                        catch_up.readings.push_back(reading);
+                    readings.push_back(reading);
+                }
+                if wants_unread && self.inbox_of_user().is_some() {
+                    let mut first = Unread::of_new(&fence);
+                    // Read now, for `connected` has an id only if there is none.
+                    while let Some(after) = first.next.filter(|_| first.has_nothing_yet()) {
+                        let page = self.read_unread(after).await?;
+                        if let Some((_, user)) = self.inbox_of_user() {
+                            first.on_page(user, page);
+                        }
                     }
+                    is_known = first.is_empty();
+                    unread = Some(first).filter(|unread| !unread.is_empty());
                 }
             }
         }
+        if has_earlier {
+            self.subscription.has_earlier();
+        }
         self.cursor = cursor;
-        self.state = State::CatchingUp(catch_up);
-        items.push(Item::Connected { cursor: connected.map(|()| self.cursor.clone()) });
+        self.state = State::CatchingUp(CatchUp { fence, unread, readings, is_settled: false });
+        items.push(Item::Connected { cursor: is_known.then(|| self.cursor.clone()) });
         Ok(())
+    }
+
+    /// What is to be read from where a client was up to a fence. `lost` says what comes instead of a
+    /// partition that the client does not speak of.
+    fn readings_after(
+        &self,
+        from: &Cursor,
+        fence: &Cursor,
+        lost: impl Fn(Partition, PartitionCursor, &[Channel]) -> Reading,
+    ) -> VecDeque<Reading> {
+        let mut readings = VecDeque::new();
+        let of_inbox = self.inbox_partitions();
+        let mut partitions = self.partitions();
+        for partition in &of_inbox {
+            if !partitions.iter().any(|(other, _)| other == partition) {
+                partitions.push((*partition, Arc::new([])));
+            }
+        }
+        for (partition, channels) in partitions {
+            let Some(at) = fence.get(partition) else { continue };
+            let Some(from) = from.get(partition) else {
+                if !channels.is_empty() {
+                    readings.push_back(lost(partition, at, &channels));
+                }
+                continue;
+            };
+            let mut reading = Reading::new(partition, at);
+            if !channels.is_empty() {
+                reading = reading.with_history(channels, HistoryFrom::Cursor(from));
+            }
+            if of_inbox.contains(&partition) {
+                reading = reading.with_inbox(from);
+            }
+            readings.push_back(reading);
+        }
+        readings
     }
 
     async fn on_catch_up(&mut self, items: &mut Vec<Item>) -> Result<(), CloseReason> {
         let State::CatchingUp(catch_up) = &mut self.state else { return Ok(()) };
-        if !catch_up.entries.is_empty() {
-            let before = items.len();
-            for (partition, entry) in catch_up.entries.drain(..) {
-                if let Some(at) = catch_up.fence.get(partition) {
-                    self.cursor.set(partition, PartitionCursor { position: entry.position(), ..at });
-                }
-                items.push(match entry {
-                    HistoryEntry::Event(logged) => Item::Replayed { logged, cursor: self.cursor.clone() },
-                    HistoryEntry::Gap { channels, reason, .. } => {
-                        Item::Gap { channels, reason, cursor: self.cursor.clone() }
+        if catch_up.unread.is_some() {
+            return self.on_unread(items).await;
+        }
+        let before = items.len();
+        while let Some(reading) = catch_up.readings.front_mut() {
+            let partition = reading.partition;
+            let step = reading.step();
+            let is_event_handed_over = items.len() > before;
+            match step {
+                Step::Event(logged, position) => {
+                    self.cursor.set(partition, PartitionCursor { position, ..reading.through });
+                    // It may have left the channel meanwhile.
+                    if !self.subscription.listens_to(&logged.event.channel) {
+                        continue;
                     }
-                });
+                    items.push(Item::Replayed { logged, cursor: Some(self.cursor.clone()) });
+                }
+                Step::Gap(channels, reason, position) => {
+                    self.cursor.set(partition, PartitionCursor { position, ..reading.through });
+                    items.push(Item::Gap { channels, reason, cursor: self.cursor.clone() });
+                }
+                Step::Done => drop(catch_up.readings.pop_front()),
+                // What there is goes out first.
+                Step::NeedsHistory | Step::NeedsInbox if is_event_handed_over => break,
+                Step::NeedsHistory => {
+                    let Some(request) = reading.history.clone() else { continue };
+                    let page = self.history(request).await?;
+                    let State::CatchingUp(catch_up) = &mut self.state else { return Ok(()) };
+                    if let Some(reading) = catch_up.readings.front_mut() {
+                        reading.on_history(page);
+                    }
+                    return Ok(());
+                }
+                Step::NeedsInbox => return self.read_missed().await,
             }
+        }
+        if items.len() > before {
             let events = items[before..].iter().filter(|item| matches!(item, Item::Replayed { .. })).count();
             self.subscription.count_delivered(events);
-            return Ok(());
-        }
-        if let Some(reading) = catch_up.readings.front() {
-            let (partition, reading) = (reading.partition, reading.clone());
-            let page = self.history(reading).await?;
-            let State::CatchingUp(catch_up) = &mut self.state else { return Ok(()) };
-            catch_up.entries.extend(page.entries.into_iter().map(|entry| (partition, entry)));
-            match (page.next, catch_up.readings.front_mut()) {
-                (Some(next), Some(reading)) => reading.from = next,
-                _ => drop(catch_up.readings.pop_front()),
-            }
             return Ok(());
         }
         match self.subscription.go_live() {
             Ok(()) => self.state = State::Live,
             Err(LaterFence(later)) => {
-                let read_to = catch_up.fence.clone();
-                let readings = self.partitions().into_iter().filter_map(|(partition, channels)| {
-                    let (from, at) = (read_to.get(partition)?, later.get(partition)?);
-                    Some(request(partition, channels, HistoryFrom::Cursor(from), at))
-                });
-                let readings = readings.collect();
-                self.state = State::CatchingUp(CatchUp { fence: later, readings, entries: VecDeque::new() });
+                let State::CatchingUp(CatchUp { fence: read_to, .. }) = &self.state else { return Ok(()) };
+                let readings = self.readings_after(read_to, &later, |partition, at, _| Reading::new(partition, at));
+                let catch_up = CatchUp { fence: later, unread: None, readings, is_settled: false };
+                self.state = State::CatchingUp(catch_up);
             }
         }
         Ok(())
@@ -316,7 +414,7 @@ impl Stream {
         Ok(())
     }
 
-    async fn history(&self, request: HistoryRequest) -> Result<crate::ports::HistoryPage, CloseReason> {
+    async fn history(&self, request: HistoryRequest) -> Result<HistoryPage, CloseReason> {
         if let Some(reason) = self.subscription.close_reason() {
             return Err(reason);
         }
@@ -328,22 +426,12 @@ impl Stream {
 
     /// The stream's channels, by the partition they lie in.
     fn partitions(&self) -> Vec<(Partition, Arc<[Channel]>)> {
-        let mut channels: Vec<_> =
-            self.info().channels.iter().map(|c| (self.streams.broker.partition_of(c), c.clone())).collect();
+        let channels = self.subscription.channels().into_iter();
+        let mut channels: Vec<_> = channels.map(|c| (self.streams.broker.partition_of(&c), c)).collect();
         channels.sort_by_key(|(partition, _)| *partition);
         channels
             .chunk_by(|a, b| a.0 == b.0)
             .map(|chunk| (chunk[0].0, chunk.iter().map(|(_, channel)| channel.clone()).collect()))
             .collect()
     }
-}
-
-fn request(
-    partition: Partition,
-    channels: Arc<[Channel]>,
-    from: HistoryFrom,
-    through: PartitionCursor,
-) -> HistoryRequest {
-    let through: Position = through.position;
-    HistoryRequest { partition, channels, from, through, limit: PAGE_ENTRIES }
 }

@@ -8,12 +8,14 @@ use std::sync::{
 use arc_swap::ArcSwap;
 use rand::seq::SliceRandom as _;
 use tidings_core::{
-    ports::{Broker, Clock},
+    notifications::Notifier,
+    ports::{Broker, Clock, PushSender},
     publish::Publisher,
     stream::Streams,
 };
 use tidings_hub::ConnectionFilter;
 use tidings_protocol::CloseReason;
+use tokio::sync::Semaphore;
 
 use crate::{
     auth::Authenticator, blocks::Blocks, client_address::TrustedProxies, metrics::Metrics, rate_limit::RateLimiter,
@@ -26,6 +28,10 @@ pub struct App {
     pub streams: Streams,
     /// Publishes and what they need.
     pub publisher: Publisher,
+    /// Inboxes, and what users want of them.
+    pub notifier: Arc<Notifier>,
+    /// What sends to devices; asked whether a device can be one.
+    pub push: Arc<dyn PushSender>,
     /// Who is who.
     pub authenticator: Arc<Authenticator>,
     /// How fast anybody may be.
@@ -34,6 +40,8 @@ pub struct App {
     pub trusted_proxies: ArcSwap<TrustedProxies>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Cursors of streams that are being taken as acknowledgements.
+    pub(crate) acknowledging: Arc<Semaphore>,
     /// Who must not come back yet.
     pub(crate) blocks: Blocks,
     /// This node, for the life of the process.
@@ -46,6 +54,10 @@ pub struct App {
 pub struct AppParts {
     /// Streams and what they need.
     pub streams: Streams,
+    /// Inboxes, and what users want of them.
+    pub notifier: Arc<Notifier>,
+    /// What sends to devices; asked whether a device can be one.
+    pub push: Arc<dyn PushSender>,
     /// Who is who.
     pub authenticator: Arc<Authenticator>,
     /// How fast anybody may be.
@@ -61,16 +73,20 @@ pub struct AppParts {
 impl App {
     /// Puts the parts together.
     pub fn new(parts: AppParts) -> Arc<Self> {
-        let AppParts { streams, authenticator, rate_limiter, trusted_proxies, settings, version } = parts;
+        let AppParts { streams, notifier, push, authenticator, rate_limiter, trusted_proxies, settings, version } =
+            parts;
         let publisher = Publisher { broker: streams.broker.clone(), namespaces: streams.namespaces.clone() };
-        let metrics = Arc::new(Metrics::new(&streams, authenticator.clone(), version));
+        let metrics = Arc::new(Metrics::new(&streams, notifier.clone(), authenticator.clone(), version));
         Arc::new(Self {
             streams,
             publisher,
+            notifier,
+            push,
             authenticator,
             rate_limiter,
             trusted_proxies: ArcSwap::from_pointee(trusted_proxies),
             metrics,
+            acknowledging: Arc::new(Semaphore::new(ACKNOWLEDGING_MAX)),
             blocks: Blocks::default(),
             node: format!("{:016x}", rand::random::<u64>()).into(),
             settings: ArcSwap::from_pointee(settings),
@@ -108,7 +124,7 @@ impl App {
         if self.is_draining() {
             return Some("draining".to_owned());
         }
-        self.broker().status().trouble
+        self.broker().status().trouble.or_else(|| self.notifier.trouble())
     }
 
     /// Ends all streams, spread over the drain window, so that their clients do not come back all at
@@ -133,6 +149,10 @@ impl App {
         self.streams.hub.close_all(&ConnectionFilter::default(), CloseReason::Drain);
     }
 }
+
+/// How many cursors of streams are taken as acknowledgements at a time. Each takes a call of the store, if any
+/// delivery is open at all.
+const ACKNOWLEDGING_MAX: usize = 256;
 
 /// In how many steps streams are closed on shutdown: smooth enough, and few wake-ups.
 const DRAIN_STEPS: usize = 1000;

@@ -66,6 +66,8 @@ codes! {
     TicketInvalid = "ticket_invalid", UNAUTHORIZED, "The ticket is not accepted";
     /// Not permitted.
     Forbidden = "forbidden", FORBIDDEN, "Not permitted";
+    /// Credentials without a user, where it is about one's own things.
+    UserRequired = "user_required", FORBIDDEN, "A user's token is needed";
     /// No such thing.
     NotFound = "not_found", NOT_FOUND, "Not found";
     /// The path exists, but not with this method.
@@ -74,8 +76,12 @@ codes! {
     NotAcceptable = "not_acceptable", NOT_ACCEPTABLE, "No acceptable representation";
     /// The body did not come in time.
     RequestTimeout = "request_timeout", REQUEST_TIMEOUT, "The request took too long to arrive";
-    /// A key used again for another event.
-    KeyConflict = "key_conflict", CONFLICT, "The key belongs to another event";
+    /// A key used again for another event or notification.
+    KeyConflict = "key_conflict", CONFLICT, "The key belongs to something else";
+    /// A user follows as many channels as one may.
+    TooManyFollows = "too_many_follows", CONFLICT, "Too many follows";
+    /// A user has as many devices as one may.
+    TooManyDevices = "too_many_devices", CONFLICT, "Too many devices";
     /// A body over the limit.
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "The body is too large";
     /// `data` over the limit.
@@ -94,6 +100,8 @@ codes! {
     Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error";
     /// The log cannot be written or read now.
     BrokerUnavailable = "broker_unavailable", SERVICE_UNAVAILABLE, "The log is unavailable";
+    /// The store of notifications cannot be used now.
+    StoreUnavailable = "store_unavailable", SERVICE_UNAVAILABLE, "The store is unavailable";
     /// The keys that tokens are checked with cannot be had now.
     KeysUnavailable = "keys_unavailable", SERVICE_UNAVAILABLE, "Token keys are unavailable";
     /// More streams than the node may have.

@@ -117,6 +117,7 @@ async fn serve_connection(app: &App, router: Router, stream: TcpStream, peer: So
         Err(error) => return tracing::debug!(%error, "a connection could not be set up"),
     };
     let end = socket.end();
+    end.let_leave();
     let offers = OfferSlot::default();
     let service = {
         let (end, offers) = (end.clone(), offers.clone());

@@ -25,6 +25,18 @@ pub struct Settings {
     pub drain_window: Duration,
 }
 
+/// Whose word it takes for a notification to have reached a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Confirm {
+    /// TCP's on connections of clients' own, the client's on those of proxies.
+    #[default]
+    Auto,
+    /// TCP's, also where the peer looks like a proxy.
+    Tcp,
+    /// The client's.
+    Client,
+}
+
 /// How streams behave.
 #[derive(Debug, Clone)]
 pub struct StreamSettings {
@@ -38,6 +50,8 @@ pub struct StreamSettings {
     pub tcp_user_timeout: Duration,
     /// How long a long-poll is held.
     pub long_poll: Duration,
+    /// What confirms that a stream has received a notification.
+    pub confirm: Confirm,
 }
 
 /// Limits on what clients can make large.
@@ -63,6 +77,8 @@ pub struct Limits {
     pub connections_per_user: usize,
     /// Streams from one address on this node; zero is no limit.
     pub connections_per_address: usize,
+    /// Devices of one user.
+    pub devices_per_user: usize,
     /// Events of one page of history.
     pub history_page: usize,
 }

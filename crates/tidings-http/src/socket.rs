@@ -47,6 +47,8 @@ struct Shared {
     reason: AtomicU8,
     /// Whether bytes wait that the kernel has not taken.
     is_write_blocked: AtomicBool,
+    /// Whether a stream may take the socket along.
+    may_leave: AtomicBool,
 }
 
 impl SocketEnd {
@@ -69,6 +71,16 @@ impl SocketEnd {
 
     fn on_error(&self, error: &io::Error) {
         self.set(close_reason_of(error));
+    }
+
+    /// A stream may take the socket along.
+    pub(crate) fn let_leave(&self) {
+        self.shared.may_leave.store(true, Relaxed);
+    }
+
+    /// Whether a stream may take the socket along, so that what its peer acknowledges is known.
+    pub(crate) fn may_leave(&self) -> bool {
+        self.shared.may_leave.load(Relaxed)
     }
 
     /// Whether bytes wait that the kernel has not taken.

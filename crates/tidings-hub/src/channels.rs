@@ -5,7 +5,7 @@ use std::{collections::hash_map::RandomState, hash::BuildHasher as _, sync::Arc}
 use hashbrown::HashTable;
 use indexmap::IndexMap;
 use slab::Slab;
-use tidings_protocol::Channel;
+use tidings_protocol::{Channel, Partition};
 
 use crate::{hub::Registration, session::Session};
 
@@ -24,6 +24,8 @@ pub(crate) struct Listeners {
     pub(crate) registration: Registration,
     /// Whether the marker has come, so that the feed is known to have the channel.
     pub(crate) is_ready: bool,
+    /// Where it lies, once that is known.
+    pub(crate) partition: Option<Partition>,
     /// Those that tasks serve, by their number in the registry. Boxed, for most channels have none.
     sessions: Option<Box<IndexMap<u32, Arc<Session>>>>,
     /// How many there are on each shard that has any. One inline: most channels have one listener.
@@ -34,7 +36,15 @@ pub(crate) struct Listeners {
 
 impl Listeners {
     pub(crate) fn new(channel: Channel, registration: Registration) -> Self {
-        Self { channel, registration, is_ready: false, sessions: None, on_first_shard: (0, 0), on_other_shards: None }
+        Self {
+            channel,
+            registration,
+            is_ready: false,
+            partition: None,
+            sessions: None,
+            on_first_shard: (0, 0),
+            on_other_shards: None,
+        }
     }
 
     pub(crate) fn sessions(&self) -> impl Iterator<Item = &Arc<Session>> {
@@ -102,6 +112,21 @@ impl Listeners {
             self.on_other_shards = None;
         }
     }
+
+    /// Whoever is on the shard is gone. Whether there was anybody.
+    fn forget_shard(&mut self, shard: u16) -> bool {
+        let before = self.len();
+        if self.on_first_shard.0 == shard {
+            self.on_first_shard.1 = 0;
+        }
+        if let Some(others) = &mut self.on_other_shards {
+            others.retain(|(other, _)| *other != shard);
+            if others.is_empty() {
+                self.on_other_shards = None;
+            }
+        }
+        self.len() < before
+    }
 }
 
 impl Channels {
@@ -137,6 +162,16 @@ impl Channels {
         Some(listeners)
     }
 
+    /// Whoever is on the shard is gone. Takes out, and answers, the channels that have lost their last listener
+    /// by it.
+    pub(crate) fn forget_shard(&mut self, shard: u16) -> Vec<Listeners> {
+        let has_lost_all = |(number, listeners): (usize, &mut Listeners)| {
+            (listeners.forget_shard(shard) && listeners.len() == 0).then_some(number as u32)
+        };
+        let numbers: Vec<_> = self.entries.iter_mut().filter_map(has_lost_all).collect();
+        numbers.into_iter().filter_map(|number| self.remove(number)).collect()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -169,6 +204,11 @@ mod tests {
                 shards.sort_unstable();
                 prop_assert_eq!(shards, (0..4).filter(|shard| model[*shard] > 0).collect::<Vec<_>>());
             }
+            for (shard, count) in model.iter_mut().enumerate() {
+                prop_assert_eq!(listeners.forget_shard(shard as u16), std::mem::take(count) > 0);
+                prop_assert!(listeners.shards().all(|other| usize::from(other) > shard));
+            }
+            prop_assert_eq!(listeners.len(), 0);
         }
     }
 }

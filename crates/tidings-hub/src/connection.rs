@@ -57,6 +57,16 @@ impl Transport {
     }
 }
 
+/// Whose word it takes for an event to have reached a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ConfirmBy {
+    /// The kernel's: the peer's TCP has acknowledged it, and the peer is the client.
+    Tcp,
+    /// The client's own: what its peer acknowledges may be on its way still, for the peer is a proxy.
+    #[default]
+    Client,
+}
+
 /// A connection, as an operator sees it.
 #[derive(Debug, Clone)]
 pub struct ConnectionInfo {
@@ -66,6 +76,8 @@ pub struct ConnectionInfo {
     pub user: Option<UserId>,
     /// How it is connected.
     pub transport: Transport,
+    /// Whose word counts for what has arrived.
+    pub confirms: ConfirmBy,
     /// Where it comes from.
     pub remote: Option<IpAddr>,
     /// Since when.

@@ -19,8 +19,8 @@ pub enum Format {
 }
 
 impl Format {
-    /// Encodes an event that is stamped for one subscriber alone.
-    pub fn encode(self, cursor: &Cursor, logged: &LoggedEvent) -> Bytes {
+    /// Encodes an event that is stamped for one subscriber alone, or not at all.
+    pub fn encode<'a>(self, cursor: impl Into<Option<&'a Cursor>>, logged: &LoggedEvent) -> Bytes {
         let mut bytes = Vec::with_capacity(logged.event.data.as_json().len() + 128);
         match self {
             Self::Sse => sse::write_event(&mut bytes, cursor, logged),

@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::Poll,
+    task::{Poll, Waker},
     time::Duration,
 };
 
@@ -21,7 +21,7 @@ use crate::{
     connection::{ConnectionFilter, ConnectionId, ConnectionInfo, Transport},
     counters::Counters,
     frame::Format,
-    registry::{Place, Registry},
+    registry::{Place, Registry, Since},
     session::{Queue, Session},
     shard::{Adoption, Handover, Inbox, Message},
     subscription::Subscription,
@@ -29,8 +29,12 @@ use crate::{
 };
 
 mod batch;
+mod confirm;
+mod follow;
 
 pub use batch::Batch;
+use follow::Following;
+pub use follow::{Added, MayListen};
 
 /// Monotonic time since some fixed moment. The caller's clock gives it, so that tests can.
 pub type Tick = Duration;
@@ -93,6 +97,7 @@ struct State {
     /// node, or from the answer to a publish. They wait until the node has read as much.
     probes: HashMap<Registration, Arc<Session>>,
     last_registration: u64,
+    following: Following,
 }
 
 /// A shard, as the hub knows it. It gives out the shard's slots, so that a connection can be spoken of
@@ -118,6 +123,15 @@ impl State {
         Registration(self.last_registration)
     }
 
+    /// The channel's number; the feed shall have it from now on, if it does not yet.
+    fn number_or_register(&mut self, channel: &Channel, interest: &dyn Interest) -> u32 {
+        self.channels.number_of(channel).unwrap_or_else(|| {
+            let registration = self.next_registration();
+            interest.register(channel, registration);
+            self.channels.insert(Listeners::new(channel.clone(), registration))
+        })
+    }
+
     /// The node has read the partition at least this far.
     fn advance(&mut self, partition: Partition, head: PartitionCursor) {
         let position = self.cursor.get(partition).map_or(Position::ZERO, |at| at.position);
@@ -127,14 +141,22 @@ impl State {
     }
 
     /// One of the markers that the subscriber waits for has come.
-    fn on_awaited(&self, session: &Session) {
+    fn on_awaited(&mut self, session: &Session) {
         let mut awaited = session.awaited.lock();
-        *awaited -= 1;
-        if *awaited == 0
-            && let Some(waker) = session.queue.lock().begin_catch_up(self.cursor.clone())
+        // One that has its fence waits for nothing more: what it has come to listen to since is live at once.
+        let Some(left) = awaited.checked_sub(1) else { return };
+        *awaited = left;
+        if left == 0
+            && let Some(waker) = self.begin_catch_up(session)
         {
             waker.wake();
         }
+    }
+
+    /// Chooses a subscriber's first fence. Answers whom to wake.
+    fn begin_catch_up(&mut self, session: &Session) -> Option<Waker> {
+        self.note_beginning(session);
+        session.queue.lock().begin_catch_up(self.cursor.clone())
     }
 
     fn close(&self, place: &Place, reason: CloseReason) {
@@ -158,6 +180,7 @@ impl Hub {
                 shards: Vec::new(),
                 probes: HashMap::new(),
                 last_registration: 0,
+                following: Following::default(),
             }),
             interest,
             counters: Counters::default(),
@@ -165,11 +188,13 @@ impl Hub {
         })
     }
 
-    /// Adds a subscriber of the channels that its `info` names, each once. Its fence is chosen when the feed is
-    /// known to have all of them, and the node has read as much as the subscriber has `seen`.
+    /// Adds a subscriber of the channels that its `info` names, each once, and of `hidden` ones, which nobody
+    /// is told that it listens to. Its fence is chosen when the feed is known to have all of them, and the node
+    /// has read as much as the subscriber has `seen`.
     pub fn subscribe(
         self: &Arc<Self>,
         info: ConnectionInfo,
+        hidden: &[Channel],
         format: Format,
         limits: QueueLimits,
         seen: Option<&Cursor>,
@@ -178,19 +203,16 @@ impl Hub {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let mut channels = SmallVec::new();
-        for channel in &info.channels {
-            let number = state.channels.number_of(channel).unwrap_or_else(|| {
-                let registration = state.next_registration();
-                self.interest.register(channel, registration);
-                state.channels.insert(Listeners::new(channel.clone(), registration))
-            });
-            channels.push(number);
+        for channel in info.channels.iter().chain(hidden) {
+            channels.push(state.number_or_register(channel, &*self.interest));
         }
         let session = Arc::new(Session {
             info,
             number: state.registry.next_number(),
             channels,
             queue: Mutex::new(Queue::new(limits, format)),
+            is_new: seen.is_none(),
+            has_left: AtomicBool::new(false),
             awaited: Mutex::new(0),
         });
         state.registry.insert(session.info.clone(), Place::Session(session.clone()));
@@ -212,7 +234,7 @@ impl Hub {
         }
         *session.awaited.lock() = awaited;
         if awaited == 0 {
-            session.queue.lock().begin_catch_up(state.cursor.clone());
+            let _nobody_waits_yet = state.begin_catch_up(&session);
         }
         drop(guard);
         Subscription::new(self.clone(), session)
@@ -321,7 +343,8 @@ impl Hub {
     pub(crate) fn remove(&self, session: &Session) {
         let mut state = self.state.lock();
         state.registry.remove(session.number);
-        for number in &session.channels {
+        let changed = state.following.remove(session.number);
+        for number in changed.as_deref().unwrap_or(&session.channels) {
             self.leave(&mut state, *number, |listeners| listeners.remove_session(session.number));
         }
     }
@@ -332,8 +355,14 @@ impl Hub {
         if listeners.len() == 0
             && let Some(listeners) = state.channels.remove(number)
         {
+            state.following.on_answered(listeners.registration);
             self.interest.unregister(&listeners.channel, listeners.registration);
         }
+    }
+
+    /// The subscriber is sent what it lacks from before its fence.
+    pub(crate) fn has_earlier(&self, session: &Session) {
+        self.state.lock().registry.set_since(session.number, Since::ALL);
     }
 
     /// Takes in a shard, which will get its messages through the inbox. Answers its number.
@@ -377,7 +406,8 @@ impl Hub {
         });
         let place = Place::Shard { shard: shard as u16, slot };
         state.registry.set_place(session.number, place);
-        for number in &session.channels {
+        let channels = state.following.channels_of(session.number).unwrap_or(&session.channels);
+        for number in channels {
             if let Some(listeners) = state.channels.by_number(*number) {
                 listeners.remove_session(session.number);
                 listeners.add_on_shard(shard as u16);
@@ -387,7 +417,7 @@ impl Hub {
             slot,
             number: session.number,
             transport: session.info.transport,
-            channels: session.channels.clone(),
+            channels: channels.into(),
             waiting,
             format,
             close,
@@ -401,8 +431,12 @@ impl Hub {
     pub(crate) fn remove_on_shard(&self, shard: u16, number: u32, channels: impl Iterator<Item = u32>) {
         let mut state = self.state.lock();
         state.registry.remove(number);
-        for channel in channels {
-            self.leave(&mut state, channel, |listeners| listeners.remove_on_shard(shard));
+        let changed = state.following.remove(number);
+        let leave = |channel| self.leave(&mut state, channel, |listeners| listeners.remove_on_shard(shard));
+        match changed {
+            // What the shard says may be behind.
+            Some(changed) => changed.into_iter().for_each(leave),
+            None => channels.for_each(leave),
         }
     }
 
@@ -427,12 +461,13 @@ impl Hub {
         (entry.slots, entry.free_slots) = (0, Vec::new());
         for (number, info) in state.registry.on_shard(shard) {
             state.registry.remove(number);
-            for channel in &info.channels {
-                if let Some(channel) = state.channels.number_of(channel) {
-                    self.leave(state, channel, |listeners| listeners.remove_on_shard(shard));
-                }
-            }
+            state.following.remove(number);
             self.counters.on_closed(info.transport, CloseReason::Error);
+        }
+        // By the channels, for a connection does not say which hidden ones it listens to.
+        for listeners in state.channels.forget_shard(shard) {
+            state.following.on_answered(listeners.registration);
+            self.interest.unregister(&listeners.channel, listeners.registration);
         }
     }
 

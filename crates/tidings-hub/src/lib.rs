@@ -10,6 +10,7 @@
 //! subscriber gets no live frame before it has said that its catch-up has ended.
 
 mod channels;
+pub mod confirm;
 pub mod connection;
 pub mod counters;
 pub mod frame;
@@ -20,10 +21,11 @@ pub mod shard;
 mod subscription;
 mod waiting;
 
-pub use connection::{ConnectionFilter, ConnectionId, ConnectionInfo, Transport};
+pub use confirm::Confirming;
+pub use connection::{ConfirmBy, ConnectionFilter, ConnectionId, ConnectionInfo, Transport};
 pub use counters::Counters;
 pub use frame::{Format, SharedFrame};
-pub use hub::{Batch, Hub, Interest, Registration, Tick, Time};
+pub use hub::{Added, Batch, Hub, Interest, MayListen, Registration, Tick, Time};
 pub use shard::{Adoption, LiveSettings, ShardSocket, Shards};
 pub use subscription::{LaterFence, Subscription, Take};
 pub use waiting::QueueLimits;

@@ -9,10 +9,11 @@ use std::{
 
 use hashbrown::HashTable;
 use slab::Slab;
-use tidings_protocol::UserId;
+use smallvec::SmallVec;
+use tidings_protocol::{EventId, Partition, Position, UserId};
 
 use crate::{
-    connection::{ConnectionFilter, ConnectionId, ConnectionInfo, Transport},
+    connection::{ConfirmBy, ConnectionFilter, ConnectionId, ConnectionInfo, Transport},
     session::Session,
 };
 
@@ -30,9 +31,30 @@ struct Entry {
     /// By value: a count and an allocation less for each.
     info: ConnectionInfo,
     place: Place,
+    since: Since,
     /// The other connections of the same user.
     next: u32,
     previous: u32,
+}
+
+/// From where on a stream has its user's events: one that began without a cursor was not sent what had been
+/// before. A partition and a position in eight bytes, for there is one for each connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Since(u64);
+
+impl Since {
+    /// It has all: what it was not sent itself, another stream of the same client was. No event has position 0.
+    pub(crate) const ALL: Self = Self(0);
+
+    /// It has what is beyond this place. Of other partitions it has all, as far as is known.
+    pub(crate) fn after(partition: Partition, position: Position) -> Self {
+        // Positions have 49 bits.
+        Self(position.0 << 8 | partition.index() as u64)
+    }
+
+    pub(crate) fn has(self, event: EventId) -> bool {
+        event.partition.index() as u64 != self.0 & 0xff || event.at.position.0 > self.0 >> 8
+    }
 }
 
 /// Its tables hold numbers and look the rest up in the entries: names and ids are stored once.
@@ -68,7 +90,7 @@ impl Registry {
             *self.addresses.entry(address).or_default() += 1;
         }
         let user = info.user.clone();
-        self.entries.insert(Entry { info, place, next: NONE, previous: NONE });
+        self.entries.insert(Entry { info, place, since: Since::ALL, next: NONE, previous: NONE });
         if let Some(user) = user {
             self.chain(&user, number);
         }
@@ -141,6 +163,21 @@ impl Registry {
         }
     }
 
+    pub(crate) fn place(&self, number: u32) -> Option<&Place> {
+        self.entries.get(number as usize).map(|entry| &entry.place)
+    }
+
+    pub(crate) fn info_mut(&mut self, number: u32) -> Option<&mut ConnectionInfo> {
+        self.entries.get_mut(number as usize).map(|entry| &mut entry.info)
+    }
+
+    /// The user's connections.
+    pub(crate) fn numbers_of_user(&self, user: &UserId) -> SmallVec<[u32; 4]> {
+        let first = self.users.find(self.hash(Some(user)), |number| is_of(&self.entries, *number, user)).copied();
+        std::iter::successors(first, |number| Some(self.entries[*number as usize].next).filter(|next| *next != NONE))
+            .collect()
+    }
+
     pub(crate) fn place_of(&self, id: &ConnectionId) -> Option<Place> {
         let number = self.ids.find(self.hash(id), |number| self.entries[*number as usize].info.id == *id)?;
         Some(self.entries[*number as usize].place.clone())
@@ -160,6 +197,19 @@ impl Registry {
 
     pub(crate) fn count_of_user(&self, user: &UserId) -> usize {
         self.of_user(user).count()
+    }
+
+    /// From where on the connection has its user's events.
+    pub(crate) fn set_since(&mut self, number: u32, since: Since) {
+        if let Some(entry) = self.entries.get_mut(number as usize) {
+            entry.since = since;
+        }
+    }
+
+    /// The user's connections that were sent the event, or will be, and of which TCP's word counts.
+    pub(crate) fn confirmable(&self, user: &UserId, event: EventId) -> impl Iterator<Item = (&ConnectionInfo, &Place)> {
+        let has_it = move |entry: &&Entry| entry.info.confirms == ConfirmBy::Tcp && entry.since.has(event);
+        self.of_user(user).filter(has_it).map(|entry| (&entry.info, &entry.place))
     }
 
     fn of_user(&self, user: &UserId) -> impl Iterator<Item = &Entry> {
@@ -192,7 +242,6 @@ fn is_of(entries: &Slab<Entry>, number: u32, user: &UserId) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use smallvec::SmallVec;
 
     use super::*;
 
@@ -201,6 +250,7 @@ mod tests {
             id: ConnectionId::random(),
             user: user.map(|user| UserId::parse(&format!("u{user}")).unwrap()),
             transport: Transport::ALL[usize::from(address % 2)],
+            confirms: ConfirmBy::Tcp,
             remote: Some([127, 0, 0, address].into()),
             opened_at: 0,
             channels: SmallVec::new(),

@@ -1,11 +1,14 @@
 //! A subscriber that a task serves: every stream until it is live, and for good those whose transport
 //! is not a plain socket.
 
-use std::{sync::Arc, task::Waker};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    task::Waker,
+};
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
-use tidings_protocol::{CloseReason, Cursor};
+use tidings_protocol::{Channel, CloseReason, Cursor};
 
 use crate::{
     Tick,
@@ -22,6 +25,10 @@ pub(crate) struct Session {
     /// Its channels, by their numbers in the hub's index.
     pub(crate) channels: SmallVec<[u32; 2]>,
     pub(crate) queue: Mutex<Queue>,
+    /// Whether it began without a cursor, so that it lacks what was before.
+    pub(crate) is_new: bool,
+    /// Whether it has left a channel.
+    pub(crate) has_left: AtomicBool,
     /// How many markers must come before its fence can be chosen.
     pub(crate) awaited: Mutex<usize>,
 }
@@ -143,6 +150,11 @@ impl Queue {
             Some(reason) => Ready::Closed(reason),
             None => Ready::Nothing(None),
         }
+    }
+
+    /// It does not listen to the channel any more.
+    pub(crate) fn forget(&mut self, channel: &Channel) {
+        self.waiting.forget(channel, self.format);
     }
 
     pub(crate) fn set_waker(&mut self, waker: &Waker) {

@@ -7,6 +7,7 @@
 use std::{collections::VecDeque, io::IoSlice, sync::Arc};
 
 use smallvec::{Array, SmallVec};
+use tidings_protocol::{Channel, EventId};
 
 use crate::{
     Tick,
@@ -99,6 +100,19 @@ impl Waiting {
         self.len() == 0
     }
 
+    /// Whether a frame waits that is not beyond the event's place, be it that a part of it is written.
+    pub(crate) fn has_any_up_to(&self, event: EventId) -> bool {
+        let is_up_to = |frame: &SharedFrame| {
+            let at = frame.logged.id();
+            at.partition == event.partition && at.at.position <= event.at.position
+        };
+        match self {
+            Self::Nothing => false,
+            Self::One(frame) => is_up_to(frame),
+            Self::Many(many) => many.frames.iter().any(|frame| is_up_to(frame)),
+        }
+    }
+
     /// How many bytes wait.
     pub(crate) fn bytes(&self, format: Format) -> usize {
         match self {
@@ -134,6 +148,23 @@ impl Waiting {
             _ => *self = Self::Nothing,
         }
         before - self.len()
+    }
+
+    /// Drops the frames of a channel, but one that has been written in part.
+    pub(crate) fn forget(&mut self, channel: &Channel, format: Format) {
+        let is_of = |frame: &SharedFrame| frame.logged.event.channel == *channel;
+        match self {
+            Self::One(frame) if is_of(frame) => *self = Self::Nothing,
+            Self::Nothing | Self::One(_) => {}
+            Self::Many(many) => {
+                let mut is_whole = many.written_bytes == 0;
+                many.frames.retain(|frame| !std::mem::replace(&mut is_whole, true) || !is_of(frame));
+                many.bytes = many.frames.iter().map(|frame| frame.bytes(format).len()).sum();
+                if many.frames.is_empty() {
+                    *self = Self::Nothing;
+                }
+            }
+        }
     }
 
     /// Moves frames of up to about `max_bytes` (and at least one) to `frames`.

@@ -10,6 +10,12 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 /// The namespace of personal channels.
 pub const USER_NAMESPACE: &str = "user";
 
+/// The namespace of the server's own channels, which no client may name.
+pub const INTERNAL_NAMESPACE: &str = "tidings";
+
+/// The channel on which every signed-in user's stream is told of what is for everyone.
+pub const EVERYONE: &str = "tidings:everyone";
+
 /// What a channel name may consist of, in the words of an error.
 const ACCEPTED: &str = "1 to 200 bytes of `A-Z a-z 0-9 _ - . : / @`, as `name` or `namespace:name`";
 
@@ -66,6 +72,16 @@ impl Channel {
     /// The personal channel of a user.
     pub fn personal(user: &UserId) -> Self {
         Self(user.channel.clone())
+    }
+
+    /// [`EVERYONE`].
+    pub fn everyone() -> Self {
+        Self(EVERYONE.into())
+    }
+
+    /// Whether it is one of the server's own.
+    pub fn is_internal(&self) -> bool {
+        self.namespace() == INTERNAL_NAMESPACE
     }
 
     /// The whole name.
@@ -223,6 +239,8 @@ mod tests {
         let personal = Channel::personal(&UserId::parse("a:b").unwrap());
         assert_eq!((personal.as_str(), personal.owner()), ("user:a:b", Some("a:b")));
         assert_eq!(Channel::parse("users:1").unwrap().owner(), None);
+        assert!(Channel::everyone().is_internal() && Channel::parse(EVERYONE) == Ok(Channel::everyone()));
+        assert!(!Channel::parse("tidings").unwrap().is_internal() && !personal.is_internal());
     }
 
     #[test]

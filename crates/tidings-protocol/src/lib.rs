@@ -4,12 +4,15 @@
 //! order in which an event passes: [`publish`] (what a backend sends) → [`event`] (what the log
 //! keeps) → [`cursor`] (where it lies) → [`envelope`] and [`sse`] (what a client receives).
 
+pub mod body;
 pub mod channel;
 pub mod cursor;
 pub mod envelope;
 pub mod event;
 pub mod limits;
+pub mod me;
 pub mod notification;
+pub mod notify;
 pub mod publish;
 pub mod reason;
 pub mod sse;

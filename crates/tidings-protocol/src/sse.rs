@@ -14,15 +14,16 @@ pub fn write_retry(out: &mut Vec<u8>, retry_ms: u64) {
     out.extend_from_slice(format!("retry: {retry_ms}\n").as_bytes());
 }
 
-/// An event, stamped with the cursor that a client comes back with after it.
-pub fn write_event(out: &mut Vec<u8>, cursor: &Cursor, logged: &LoggedEvent) {
-    write_head(out, Some(cursor), logged.event.event_type.explicit());
+/// An event, stamped with the cursor that a client comes back with after it. Without one it comes back as
+/// if it had not seen it.
+pub fn write_event<'a>(out: &mut Vec<u8>, cursor: impl Into<Option<&'a Cursor>>, logged: &LoggedEvent) {
+    write_head(out, cursor.into(), logged.event.event_type.explicit());
     write_data(out, &logged.event.data.as_text());
 }
 
 /// The same with `?envelope=1`: the data is the whole event, in JSON.
-pub fn write_enveloped(out: &mut Vec<u8>, cursor: &Cursor, logged: &LoggedEvent) {
-    write_head(out, Some(cursor), logged.event.event_type.explicit());
+pub fn write_enveloped<'a>(out: &mut Vec<u8>, cursor: impl Into<Option<&'a Cursor>>, logged: &LoggedEvent) {
+    write_head(out, cursor.into(), logged.event.event_type.explicit());
     out.extend_from_slice(b"data: ");
     // JSON in compact form has no line ends.
     write_envelope(out, logged);

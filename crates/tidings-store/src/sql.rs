@@ -14,7 +14,7 @@ mod value;
 
 pub use self::connect::{DatabaseConfig, UrlError};
 pub(crate) use self::{
-    database::{Attempts, Database, reading, transaction},
+    database::{Attempts, Database, reading, transaction, work},
     dialect::{Column, Dialect},
     error::SqlError,
     row::Row,

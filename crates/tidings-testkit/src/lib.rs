@@ -12,6 +12,7 @@
 //! - [`model`]: every acknowledged event, once, in order.
 //! - [`stress`]: all of it together, while the server is being killed.
 //! - [`node`] and [`browsers`]: the public JavaScript clients.
+//! - [`push`]: push providers that do as they are told, and read what they get by code that is not ours.
 //! - [`databases`]: Postgres and MariaDB, one of each for a test process, with a database for each test.
 //! - [`port`]: free ports that stay free.
 //! - [`wait`]: the only place that sleeps.
@@ -30,6 +31,7 @@ pub mod port;
 pub mod process;
 pub mod proxy;
 pub mod publisher;
+pub mod push;
 pub mod resuming;
 pub mod stress;
 pub mod wait;

@@ -4,8 +4,8 @@ pub mod cli;
 mod clock;
 pub mod config;
 pub mod dev;
-mod outboxes;
 mod secret_file;
 pub mod server;
+mod wiring;
 
 pub use server::{Builder, Tidings, VERSION};

@@ -2,13 +2,20 @@
 
 use async_trait::async_trait;
 
-use super::store::PushJob;
+use super::store::{PushJob, PushTarget};
 
 /// Sends to devices. One attempt a call: when to try again is the caller's business.
 #[async_trait]
 pub trait PushSender: Send + Sync + 'static {
     /// Whether it can reach devices of this provider (`fcm`, `web_push`), i.e. whether that is configured.
     fn serves(&self, provider: &str) -> bool;
+
+    /// Whether a device that is put can be one, by its form alone. The error says what would be accepted,
+    /// for whoever put it. Whether it can be reached is found out by sending.
+    fn check(&self, target: &PushTarget) -> Result<(), String> {
+        let _ = target;
+        Ok(())
+    }
 
     /// Sends. `Ok` when the provider has taken it.
     async fn send(&self, job: &PushJob) -> Result<(), PushError>;

@@ -70,7 +70,8 @@ pub async fn respond(poll: LongPoll) -> Response {
     let mut answer = Answer { events: Vec::new(), cursor: own_cursor, gaps: Vec::new() };
     let mut items = Vec::new();
     let mut end = CloseReason::ClientClosed;
-    while answer.events.len() < ANSWER_EVENTS {
+    // An inbox's unread ones are not cut in two: a client cannot say which of them it has.
+    while answer.events.len() < ANSWER_EVENTS || stream.is_replaying_unread() {
         let has_news = !answer.events.is_empty() || !answer.gaps.is_empty();
         if has_news && stream.is_live() {
             break;
@@ -95,12 +96,14 @@ pub async fn respond(poll: LongPoll) -> Response {
                     answer.gaps.push(GapBody { channels, reason: reason.as_str() });
                 }
                 Item::Replayed { logged, cursor } => {
-                    answer.events.extend(envelope(&Format::Json.encode(&cursor, &logged)))
+                    answer.events.extend(envelope(&Format::Json.encode(cursor.as_ref(), &logged)))
                 }
                 Item::Live(frame) => answer.events.extend(envelope(frame.bytes(Format::Json))),
             }
         }
-        answer.cursor = stream.cursor().to_string();
+        if !stream.is_replaying_unread() {
+            answer.cursor = stream.cursor().to_string();
+        }
     }
     if is_resume {
         metrics.resumed(if answer.gaps.is_empty() { ResumeOutcome::Complete } else { ResumeOutcome::Gap });

@@ -218,7 +218,7 @@ impl Session {
             match item {
                 Item::Connected { cursor } => self.connected(&mut bytes, cursor.as_ref()),
                 Item::Replayed { logged, cursor } => {
-                    bytes.extend_from_slice(&self.parts.format.encode(&cursor, &logged));
+                    bytes.extend_from_slice(&self.parts.format.encode(cursor.as_ref(), &logged));
                 }
                 Item::Gap { channels, reason, cursor } => {
                     let channels = channels.iter().map(ToString::to_string).collect();

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use tidings_protocol::{Channel, LoggedEvent, Partition, PartitionCursor};
 
 use super::{Hub, Registration, State, Tick};
-use crate::frame::SharedFrame;
+use crate::{frame::SharedFrame, session::Session};
 
 /// The hub while it takes some of the feed: its lock is held once for all of them, and each shard is woken
 /// once, at the end.
@@ -64,9 +64,10 @@ impl<'a> Batch<'a> {
         if listeners.registration != registration || std::mem::replace(&mut listeners.is_ready, true) {
             return;
         }
-        if let Some((_, listeners)) = state.channels.get(channel) {
-            listeners.sessions().for_each(|session| state.on_awaited(session));
-        }
+        listeners.partition = Some(partition);
+        state.following.on_answered(registration);
+        let waiting: SmallVec<[Arc<Session>; 4]> = listeners.sessions().cloned().collect();
+        waiting.iter().for_each(|session| state.on_awaited(session));
     }
 
     /// The feed has the answer to a probe.

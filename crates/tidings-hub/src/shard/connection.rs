@@ -10,10 +10,11 @@ use std::{
 };
 
 use smallvec::SmallVec;
-use tidings_protocol::{CloseReason, envelope::Closing, sse};
+use tidings_protocol::{Channel, CloseReason, EventId, envelope::Closing, sse};
 
 use super::{Handover, INPUT_MAX_BYTES, LINGER_IDLE, LINGER_MAX, LiveSettings, ShardSocket, close_reason_of};
 use crate::{
+    confirm::Sight,
     connection::Transport,
     counters::Counters,
     frame::{Format, SharedFrame},
@@ -126,6 +127,23 @@ impl Connection {
     /// Frames and bytes that wait.
     pub(super) fn waiting(&self) -> (usize, usize) {
         (self.waiting.len(), self.waiting.bytes(self.format))
+    }
+
+    /// It does not listen to the channel any more.
+    pub(super) fn forget(&mut self, channel: &Channel) {
+        self.waiting.forget(channel, self.format);
+    }
+
+    /// Whether the peer has acknowledged all up to the event. All that came before it in the feed has been pushed.
+    pub(super) fn look(&self, event: EventId, mark: Option<u64>) -> Sight {
+        // One that ends may have dropped what waited.
+        if self.ending.is_some() {
+            return Sight::Gone;
+        }
+        if self.waiting.has_any_up_to(event) {
+            return Sight::Unwritten;
+        }
+        Sight::of(self.socket.progress(), mark)
     }
 
     fn is_stalled(&self) -> bool {

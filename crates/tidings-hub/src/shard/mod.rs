@@ -20,16 +20,17 @@ mod wheel;
 use std::{sync::Arc, time::Duration};
 
 use smallvec::SmallVec;
-use tidings_protocol::CloseReason;
+use tidings_protocol::{Channel, CloseReason};
 
 pub use self::{
     epoll::Shards,
-    socket::{ShardSocket, SimulatedSocket, close_reason_of},
+    socket::{Progress, ShardSocket, SimulatedSocket, close_reason_of},
     turn::{Readiness, Shard},
 };
 pub(crate) use inbox::Inbox;
 
 use crate::{
+    confirm::Looks,
     connection::Transport,
     frame::{Format, SharedFrame},
     hub::Tick,
@@ -93,6 +94,12 @@ pub(crate) enum Message {
     Adopt(Box<Handover>),
     /// The connection shall end.
     Close { slot: u32, reason: CloseReason },
-    /// So shall the shard.
+    /// The connection, if it is still there, listens to the channel of this number too.
+    Join { slot: u32, channel: u32 },
+    /// It does not any more.
+    Leave { slot: u32, channel: u32, name: Channel },
+    /// Somebody asks what has arrived.
+    Look(Looks),
+    /// The shard shall end.
     Stop,
 }

@@ -8,7 +8,7 @@ use std::{
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown, sockopt};
 use tidings_protocol::CloseReason;
 
-use super::tcp_info::tcp_info;
+use super::tcp_info::{tcp_info, unacknowledged_bytes};
 
 /// Retransmissions without an answer after which a peer that takes nothing is gone rather than slow: with
 /// the shortest round trip they take three seconds (RFC 6298 §5).
@@ -32,6 +32,30 @@ pub trait SimulatedSocket: Send {
     fn shut_down(&mut self);
     /// The peer has not answered for long, as `TCP_INFO` would say.
     fn is_peer_lost(&self) -> bool;
+    /// What the peer has acknowledged, and what it has not. Nothing is known unless this says so.
+    fn progress(&self) -> Option<Progress> {
+        None
+    }
+}
+
+/// How much of what a socket was given has arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that the peer has acknowledged since the beginning; `None` if the kernel does not say.
+    pub acknowledged_bytes: Option<u64>,
+    /// Bytes that it has not, sent or not.
+    pub unacknowledged_bytes: u64,
+}
+
+impl Progress {
+    /// Asks the kernel. `None` if the connection has ended, so that nothing more will be acknowledged.
+    pub fn of(socket: BorrowedFd<'_>) -> Option<Self> {
+        // In this order: what is acknowledged in between counts twice then. So what they add up to is never less
+        // than was written, and a connection that is open at the second look was so at the first.
+        let unacknowledged_bytes = unacknowledged_bytes(socket).ok()?;
+        let info = tcp_info(socket).ok().filter(|info| info.is_open)?;
+        Some(Self { acknowledged_bytes: info.acknowledged_bytes, unacknowledged_bytes })
+    }
 }
 
 impl ShardSocket {
@@ -78,6 +102,14 @@ impl ShardSocket {
     pub(super) fn abort(self) {
         if let Self::Tcp(fd) = &self {
             let _closing_anyway = sockopt::set_socket_linger(fd, Some(std::time::Duration::ZERO));
+        }
+    }
+
+    /// How much of what was written has arrived.
+    pub(super) fn progress(&self) -> Option<Progress> {
+        match self {
+            Self::Tcp(fd) => Progress::of(fd.as_fd()),
+            Self::Simulated(socket) => socket.progress(),
         }
     }
 

@@ -80,9 +80,13 @@ impl Test {
     }
 
     fn open(&self, settings: LiveSettings) -> Socket {
+        self.open_hidden(&[], settings)
+    }
+
+    fn open_hidden(&self, hidden: &[&str], settings: LiveSettings) -> Socket {
         let peer = Peer { reader: Reader::new(), takes_bytes: usize::MAX, is_lost: false, is_shut_down: false };
         let socket = Socket(Arc::new(Mutex::new(peer)));
-        let subscription = self.node.subscribe(&["a"], settings.limits);
+        let subscription = self.node.subscribe_hidden(&["a"], hidden, settings.limits);
         let adoption = self.node.adoption(ShardSocket::Simulated(Box::new(socket.clone())), settings);
         assert!(subscription.hand_over(adoption).is_ok());
         socket
@@ -115,6 +119,28 @@ fn what_conflates_waits_for_its_windows_end_and_no_longer() {
     // The first has set the time.
     test.pass(WINDOW / 2 + MOMENT);
     assert_eq!(socket.events(), ["2"]);
+}
+
+#[test]
+fn a_hidden_channel_is_heard_and_not_named() {
+    let mut test = Test::new();
+    let sockets = [test.open_hidden(&["h"], patient(ROOMY)), test.open_hidden(&["h"], patient(ROOMY))];
+    test.node.publish("h", "hidden");
+    test.node.publish("a", "named");
+    test.turn();
+    for socket in &sockets {
+        assert_eq!(socket.events(), ["hidden", "named"]);
+    }
+    let mut named = test.node.hub.connections(&tidings_hub::ConnectionFilter::default()).into_iter();
+    assert!(named.all(|info| info.channels.len() == 1 && info.channels[0].as_str() == "a"));
+    // One ends by itself, the other with its shard.
+    let first = test.node.hub.connections(&tidings_hub::ConnectionFilter::default())[0].id;
+    test.node.hub.close(&first, CloseReason::Kicked);
+    test.turn();
+    assert_eq!(test.node.hub.channel_count(), 2);
+    let Test { node, shard, .. } = test;
+    drop(shard);
+    node.assert_nothing_left();
 }
 
 #[test]

@@ -9,12 +9,12 @@ use std::{
 
 use parking_lot::Mutex;
 use tidings_hub::{
-    Adoption, ConnectionId, ConnectionInfo, Format, Hub, Interest, LiveSettings, QueueLimits, Registration,
+    Adoption, ConfirmBy, ConnectionId, ConnectionInfo, Format, Hub, Interest, LiveSettings, QueueLimits, Registration,
     Subscription, Tick, Time, Transport,
 };
 use tidings_protocol::{
-    Channel, CloseReason, Cursor, Data, Epoch, Event, EventType, LoggedEvent, Millis, Partition, PartitionCursor,
-    Position,
+    Channel, CloseReason, Cursor, Data, Epoch, Event, EventId, EventType, LoggedEvent, Millis, Partition,
+    PartitionCursor, Position, UserId,
     sse::{Parsed, Parser},
 };
 
@@ -94,6 +94,19 @@ pub(crate) fn channel(name: &str) -> Channel {
     Channel::parse(name).expect("a name")
 }
 
+/// A connection of nobody or of a user.
+pub(crate) fn info(user: Option<&str>, channels: &[&str]) -> ConnectionInfo {
+    ConnectionInfo {
+        id: ConnectionId::random(),
+        user: user.map(|user| UserId::parse(user).expect("an id")),
+        transport: Transport::Sse,
+        confirms: ConfirmBy::Tcp,
+        remote: None,
+        opened_at: 0,
+        channels: channels.iter().map(|name| channel(name)).collect(),
+    }
+}
+
 /// Settings under which nothing is due while a test runs.
 pub(crate) fn patient(limits: QueueLimits) -> LiveSettings {
     let hour = Duration::from_secs(3600);
@@ -111,24 +124,43 @@ impl Node {
 
     /// A stream that has caught up.
     pub(crate) fn subscribe(&self, channels: &[&str], limits: QueueLimits) -> Subscription {
-        let info = ConnectionInfo {
-            id: ConnectionId::random(),
-            user: None,
-            transport: Transport::Sse,
-            remote: None,
-            opened_at: 0,
-            channels: channels.iter().map(|name| channel(name)).collect(),
-        };
-        let subscription = self.hub.subscribe(info, Format::SseEnvelope, limits, None);
-        let mut batch = self.hub.batch();
-        for (channel, registration) in self.asked.0.lock().drain(..) {
-            batch.on_marker(&channel, registration, partition(), at(*self.last.lock()));
-        }
-        drop(batch);
+        self.subscribe_hidden(channels, &[], limits)
+    }
+
+    pub(crate) fn subscribe_hidden(&self, channels: &[&str], hidden: &[&str], limits: QueueLimits) -> Subscription {
+        self.subscribe_as(info(None, channels), hidden, limits, None)
+    }
+
+    /// A stream that has caught up, after what it has seen.
+    pub(crate) fn subscribe_as(
+        &self,
+        info: ConnectionInfo,
+        hidden: &[&str],
+        limits: QueueLimits,
+        seen: Option<&Cursor>,
+    ) -> Subscription {
+        let hidden: Vec<_> = hidden.iter().map(|name| channel(name)).collect();
+        let subscription = self.hub.subscribe(info, &hidden, Format::SseEnvelope, limits, seen);
+        self.answer_registrations();
         let fence = pin!(subscription.fence()).poll(&mut Context::from_waker(Waker::noop()));
         assert!(matches!(fence, Poll::Ready(Ok(_))), "{fence:?}");
         subscription.go_live().expect("nothing came meanwhile");
         subscription
+    }
+
+    /// A user's stream that has caught up and keeps up with what its user follows. The channels are its own.
+    pub(crate) fn subscribe_following(&self, user: &str, channels: &[&str], limits: QueueLimits) -> Subscription {
+        let subscription = self.subscribe_as(info(Some(user), channels), &[], limits, None);
+        subscription.keep_up(channels.len(), 100, Arc::new(|_| true));
+        subscription
+    }
+
+    /// The feed has the markers that were asked for.
+    pub(crate) fn answer_registrations(&self) {
+        let mut batch = self.hub.batch();
+        for (channel, registration) in self.asked.0.lock().drain(..) {
+            batch.on_marker(&channel, registration, partition(), at(*self.last.lock()));
+        }
     }
 
     pub(crate) fn adoption(&self, socket: tidings_hub::ShardSocket, settings: LiveSettings) -> Adoption {
@@ -136,10 +168,15 @@ impl Node {
     }
 
     pub(crate) fn publish(&self, name: &str, data: &str) {
-        self.publish_conflating(name, data, None, Duration::ZERO);
+        self.append(name, data, None, Duration::ZERO);
     }
 
     pub(crate) fn publish_conflating(&self, name: &str, data: &str, conflate: Option<&str>, window: Duration) {
+        self.append(name, data, conflate, window);
+    }
+
+    /// Publishes, and says where.
+    pub(crate) fn append(&self, name: &str, data: &str, conflate: Option<&str>, window: Duration) -> EventId {
         let mut last = self.last.lock();
         let previous = *last;
         *last = previous.next();
@@ -155,7 +192,9 @@ impl Node {
         };
         let logged =
             LoggedEvent { partition: partition(), epoch: Epoch(1), position: *last, previous, accepted_at: 0, event };
+        let id = logged.id();
         self.hub.batch().on_event(Arc::new(logged), window, self.time.tick());
+        id
     }
 
     pub(crate) fn closed(&self, reason: CloseReason) -> u64 {

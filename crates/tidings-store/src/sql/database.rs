@@ -112,6 +112,11 @@ impl Attempts {
     }
 }
 
+/// Tells the compiler how the block of a [`transaction`] fails.
+pub(crate) fn work<T, F: Future<Output = Result<T, SqlError>>>(work: F) -> F {
+    work
+}
+
 /// Runs a transaction and commits it; again, from its beginning, if it loses a race. The block is that of an
 /// async function: it ends with a `Result<_, SqlError>`. (A function with a closure would do, were the compiler
 /// able to see that its future may be sent to another thread.)
@@ -125,7 +130,7 @@ macro_rules! transaction {
                 let mut session = database.begin().await?;
                 let done = {
                     let $session = &mut session;
-                    async { $work }.await?
+                    $crate::sql::work(async { $work }).await?
                 };
                 is_in_doubt = true;
                 session.commit().await?;
@@ -153,7 +158,7 @@ macro_rules! reading {
             let done: Result<_, $crate::sql::SqlError> = async {
                 let mut session = database.reader().await?;
                 let $session = &mut session;
-                async { $work }.await
+                $crate::sql::work(async { $work }).await
             }
             .await;
             match done {

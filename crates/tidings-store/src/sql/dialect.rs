@@ -22,6 +22,20 @@ pub(crate) enum Column {
     Text(&'static str),
 }
 
+impl Column {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Int(name) | Self::Text(name) => name,
+        }
+    }
+}
+
+/// That a row is the one that a list names by the first of its columns.
+fn matching(list: &[Column], keys: usize) -> String {
+    let equal = |column: &Column| format!("target.{0} = l.{0}", column.name());
+    list.iter().take(keys).map(equal).collect::<Vec<_>>().join(" AND ")
+}
+
 impl Dialect {
     /// The statement with its parameters as this database wants them. Statements have no question mark but
     /// those.
@@ -100,14 +114,6 @@ impl Dialect {
         }
     }
 
-    /// The greater (or the lesser) of two numbers.
-    pub(crate) fn greatest(self, a: &str, b: &str) -> String {
-        match self {
-            Self::Sqlite => format!("MAX({a}, {b})"),
-            Self::Postgres | Self::MySql => format!("GREATEST({a}, {b})"),
-        }
-    }
-
     /// A literal number in a SELECT list.
     pub(crate) fn int(self, number: i64) -> String {
         match self {
@@ -124,15 +130,53 @@ impl Dialect {
         }
     }
 
+    /// Joins a table to what stands before it, in this order: from a list to the rows that it names.
+    pub(crate) fn join(self) -> &'static str {
+        match self {
+            Self::Sqlite => "CROSS JOIN",
+            Self::Postgres => "JOIN",
+            Self::MySql => "STRAIGHT_JOIN",
+        }
+    }
+
+    /// Deletes the rows of a table, `target`, that a list `l` names by these columns, and that meet a condition.
+    pub(crate) fn delete_listed(self, table: &str, list: &[Column], condition: &str) -> String {
+        let rows = self.list("l", list);
+        let on = matching(list, list.len());
+        match self {
+            Self::Sqlite => {
+                let keys = list.iter().map(|column| column.name()).collect::<Vec<_>>().join(", ");
+                format!("DELETE FROM {table} AS target WHERE ({keys}) IN (SELECT {keys} FROM {rows}) AND {condition}")
+            }
+            Self::Postgres => format!("DELETE FROM {table} AS target USING {rows} WHERE {on} AND {condition}"),
+            Self::MySql => {
+                format!("DELETE target FROM {rows} STRAIGHT_JOIN {table} AS target ON {on} WHERE {condition}")
+            }
+        }
+    }
+
+    /// Changes the rows of a table, `target`, that a list `l` names by the first of its columns, and that meet
+    /// a condition. Parameters: those of `set` come before the list, except in MySQL, so there should be none.
+    pub(crate) fn update_listed(self, table: &str, list: &[Column], keys: usize, set: &str, condition: &str) -> String {
+        let rows = self.list("l", list);
+        let on = matching(list, keys);
+        match self {
+            Self::Sqlite | Self::Postgres => {
+                format!("UPDATE {table} AS target SET {set} FROM {rows} WHERE {on} AND {condition}")
+            }
+            Self::MySql => {
+                format!("UPDATE {rows} STRAIGHT_JOIN {table} AS target ON {on} SET {set} WHERE {condition}")
+            }
+        }
+    }
+
     /// A table of one parameter: a JSON array of arrays, one for each row. So one statement takes any number
     /// of rows.
     pub(crate) fn list(self, name: &str, columns: &[Column]) -> String {
         let mut text = String::new();
-        let names = columns.iter().map(|column| match column {
-            Column::Int(name) => (name, true),
-            Column::Text(name) => (name, false),
-        });
-        for (at, (column, is_int)) in names.enumerate() {
+        for (at, column) in columns.iter().enumerate() {
+            let is_int = matches!(column, Column::Int(_));
+            let column = column.name();
             let comma = if at == 0 { "" } else { ", " };
             // Writing to a string does not fail.
             let _ = match (self, is_int) {
@@ -140,7 +184,9 @@ impl Dialect {
                 (Self::Postgres, true) => write!(text, "{comma}(item->>{at})::BIGINT AS {column}"),
                 (Self::Postgres, false) => write!(text, "{comma}item->>{at} AS {column}"),
                 (Self::MySql, true) => write!(text, "{comma}{column} BIGINT PATH '$[{at}]'"),
-                (Self::MySql, false) => write!(text, "{comma}{column} VARCHAR(255) PATH '$[{at}]'"),
+                (Self::MySql, false) => {
+                    write!(text, "{comma}{column} VARCHAR(255) CHARACTER SET utf8mb4 PATH '$[{at}]'")
+                }
             };
         }
         match self {

@@ -7,11 +7,14 @@ mod client;
 mod config;
 mod doctor;
 mod logging;
+mod notify;
 mod open_files;
 mod outbox;
 mod print_event;
 mod publish;
+mod push;
 mod serve;
+mod store;
 mod subscribe;
 mod token;
 
@@ -24,7 +27,10 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use tidings_protocol::{Channel, ChannelPattern, EventType, UserId};
+use tidings_protocol::{
+    Channel, ChannelPattern, EventType, UserId,
+    notification::{Kind, PushMode},
+};
 use tidings_store::outbox::{DEFAULT_TABLE, Database, Table};
 
 use crate::config::{Config, ConfigErrors, Flags, Loaded, Secret, Sources, environment};
@@ -115,13 +121,21 @@ pub enum Command {
     Serve(ServeArguments),
     /// Publish an event, or many.
     Publish(PublishArguments),
+    /// Send a notification to users' inboxes, streams and devices.
+    Notify(NotifyArguments),
     /// Print the events of channels as they come.
     Subscribe(SubscribeArguments),
     /// Sign a token for a user, with the secret of the configuration.
     Token(TokenArguments),
+    /// Keys of Web Push, and pushes that were given up.
+    #[command(subcommand)]
+    Push(PushCommand),
     /// Check and show the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Look after the tables of inboxes.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Make ready a database that events are taken from.
     #[command(subcommand)]
     Outbox(OutboxCommand),
@@ -232,6 +246,63 @@ pub struct PublishArguments {
     pub client: ClientArguments,
 }
 
+/// `tidings notify`
+#[derive(Debug, Clone, Args)]
+pub struct NotifyArguments {
+    /// For whom.
+    #[command(flatten)]
+    pub to: RecipientArguments,
+    /// One line.
+    #[arg(long, value_name = "TEXT")]
+    pub title: String,
+    /// More than one line.
+    #[arg(long, value_name = "TEXT")]
+    pub body: Option<String>,
+    /// What sort it is, as in `festival.added`: preferences and counts go by it.
+    #[arg(long, value_name = "KIND", value_parser = Kind::parse)]
+    pub kind: Option<Kind>,
+    /// Where a click leads: `https://…`, or a path that begins with `/`. (`--url` is the server.)
+    #[arg(long, value_name = "URL")]
+    pub target_url: Option<String>,
+    /// What the application makes of it: JSON if it can be read as such, else a string. `-` reads it from
+    /// standard input.
+    #[arg(long, value_name = "DATA", allow_hyphen_values = true)]
+    pub data: Option<String>,
+    /// The idempotency key: sending again with the same one does nothing, as long as the first is kept.
+    #[arg(long)]
+    pub key: Option<String>,
+    /// Whether it goes to devices: if streams do not get it in time (`offline`), `always` or `never`.
+    #[arg(long, value_name = "MODE", value_parser = push_mode)]
+    pub push: Option<PushMode>,
+    /// Replaces an unread one of the same user with the same value.
+    #[arg(long, value_name = "VALUE")]
+    pub collapse: Option<String>,
+    /// How long it is of use, as in `2h`; as long as the server keeps notifications if left out.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub expires_in: Option<Duration>,
+    /// Which server.
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
+/// For whom a notification is.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+pub struct RecipientArguments {
+    /// For this user.
+    #[arg(long, value_name = "USER", value_parser = UserId::parse)]
+    pub user: Option<UserId>,
+    /// For these users, up to 1,000, with commas between them.
+    #[arg(long, value_name = "USER,USER", value_delimiter = ',', value_parser = UserId::parse)]
+    pub users: Vec<UserId>,
+    /// For who follows this channel.
+    #[arg(long, value_name = "CHANNEL")]
+    pub followers_of: Option<Channel>,
+    /// For every user that there is or will be.
+    #[arg(long)]
+    pub everyone: bool,
+}
+
 /// `tidings subscribe`
 #[derive(Debug, Clone, Args)]
 pub struct SubscribeArguments {
@@ -284,6 +355,48 @@ pub struct TokenArguments {
     pub config: ConfigArguments,
 }
 
+/// `tidings push`
+#[derive(Debug, Clone, Subcommand)]
+pub enum PushCommand {
+    /// Make a key for Web Push, and print it as the configuration takes it.
+    Keys {
+        /// Where push services find whoever runs the server: `mailto:…` or `https://…`.
+        #[arg(long, value_name = "URL", default_value = "mailto:you@example.org")]
+        subject: String,
+    },
+    /// Print the public half of the configured key, which pages subscribe with.
+    PublicKey(ConfigArguments),
+    /// List the pushes that were given up, newest first.
+    Dead(PushDeadArguments),
+    /// Try pushes that were given up again.
+    Retry(PushRetryArguments),
+}
+
+/// `tidings push dead`
+#[derive(Debug, Clone, Args)]
+pub struct PushDeadArguments {
+    /// How many at most.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub limit: usize,
+    /// One JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+    /// Which server.
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
+/// `tidings push retry`
+#[derive(Debug, Clone, Args)]
+pub struct PushRetryArguments {
+    /// Which, by the id that `tidings push dead` prints.
+    #[arg(required = true, value_name = "ID", value_parser = clap::value_parser!(u64).range(1..))]
+    pub ids: Vec<u64>,
+    /// Which server.
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
 /// `tidings config`
 #[derive(Debug, Clone, Subcommand)]
 pub enum ConfigCommand {
@@ -297,6 +410,17 @@ pub enum ConfigCommand {
         #[arg(long)]
         markdown: bool,
     },
+}
+
+/// `tidings store`
+#[derive(Debug, Clone, Subcommand)]
+pub enum StoreCommand {
+    /// Make the tables, or bring them to this version. `serve` does it too.
+    Migrate(ConfigArguments),
+    /// Say which database it is, how much is in it, and which version its tables have.
+    Status(ConfigArguments),
+    /// Count all inboxes again and compare. Changes nothing; a large store takes a while.
+    Verify(ConfigArguments),
 }
 
 /// `tidings outbox`
@@ -332,9 +456,12 @@ pub fn run(cli: Cli) -> Exit {
         Command::Doctor(arguments) => runtime().and_then(|runtime| runtime.block_on(doctor::run(&arguments))),
         Command::Bench(command) => bench::run(command),
         Command::Publish(arguments) => publish::run(arguments),
+        Command::Notify(arguments) => notify::run(arguments),
         Command::Subscribe(arguments) => subscribe::run(arguments),
         Command::Token(arguments) => token::run(arguments),
+        Command::Store(command) => runtime().and_then(|runtime| runtime.block_on(store::run(command))),
         Command::Outbox(command) => outbox::run(&command),
+        Command::Push(command) => push::run(command),
         Command::Config(command) => config::run(command),
     };
     match result {
@@ -371,6 +498,11 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
     Ok(Secret::new(text))
+}
+
+fn push_mode(text: &str) -> Result<PushMode, String> {
+    let found = PushMode::ALL.into_iter().find(|mode| mode.as_str() == text);
+    found.ok_or_else(|| "accepted are offline, always and never".to_owned())
 }
 
 fn event_type(text: &str) -> Result<String, tidings_protocol::event::EventTypeError> {

@@ -77,7 +77,7 @@ pub(super) fn run(arguments: PublishArguments) -> Result<(), Failure> {
 }
 
 /// The data as JSON: the text itself where it is JSON, else as a string.
-fn data_of(given: &str) -> Result<Box<RawValue>, Failure> {
+pub(super) fn data_of(given: &str) -> Result<Box<RawValue>, Failure> {
     let mut text = given.to_owned();
     if given == "-" {
         text.clear();

@@ -13,10 +13,12 @@ mod namespaces;
 mod node;
 mod outbox;
 mod problem;
+mod push;
 pub mod reference;
 mod schema;
 mod sections;
 mod show;
+mod store;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -37,7 +39,9 @@ pub use self::{
     namespaces::{Access, NamespaceConfig, Namespaces},
     outbox::OutboxConfig,
     problem::{ConfigErrors, Origin, Problem},
+    push::{Confirm, FcmSection, PushConfig, WebPushSection},
     sections::{BrokerConfig, LimitsConfig, LogConfig, LogFormat, ServerConfig, StreamConfig, TlsConfig},
+    store::{NotificationsConfig, StoreConfig, StoreUrl},
     values::{BrokerUrl, Network, RetryRange, Secret},
 };
 
@@ -61,12 +65,18 @@ pub struct Config {
     pub auth: AuthConfig,
     /// The log of events.
     pub broker: BrokerConfig,
+    /// Where inboxes are.
+    pub store: StoreConfig,
+    /// How notifications are dealt with.
+    pub notifications: NotificationsConfig,
     /// What clients hold open.
     pub stream: StreamConfig,
     /// HTTP.
     pub server: ServerConfig,
     /// TLS on the listener.
     pub tls: TlsConfig,
+    /// Notifications to devices.
+    pub push: PushConfig,
     /// What clients may ask for.
     pub limits: LimitsConfig,
     /// What channels have in common.
@@ -82,9 +92,12 @@ impl Default for Config {
             log: LogConfig::default(),
             auth: AuthConfig::default(),
             broker: BrokerConfig::default(),
+            store: StoreConfig::default(),
+            notifications: NotificationsConfig::default(),
             stream: StreamConfig::default(),
             server: ServerConfig::default(),
             tls: TlsConfig::default(),
+            push: PushConfig::default(),
             limits: LimitsConfig::default(),
             namespaces: Namespaces::default(),
         }

@@ -189,6 +189,10 @@ pub struct LimitsConfig {
     pub key_burst: u32,
     /// Most events of one page of history.
     pub history_page_max: usize,
+    /// Most channels that one user follows.
+    pub max_follows_per_user: usize,
+    /// Most devices of one user.
+    pub max_devices_per_user: usize,
 }
 
 impl LimitsConfig {
@@ -225,6 +229,8 @@ impl Default for LimitsConfig {
             key_requests_per_second: 50_000,
             key_burst: 100_000,
             history_page_max: 1000,
+            max_follows_per_user: 10_000,
+            max_devices_per_user: 20,
         }
     }
 }

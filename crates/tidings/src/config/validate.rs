@@ -6,7 +6,7 @@ use tidings_http::tls::{Tls, TlsFile};
 use tidings_protocol::channel::{Channel, USER_NAMESPACE};
 use tidings_store::outbox::{Database, Table};
 
-use super::{Access, Config, NamespaceConfig, Secret, auth::API_KEY_PREFIX, schema::dotted};
+use super::{Access, Config, NamespaceConfig, Secret, auth::API_KEY_PREFIX, push, schema::dotted};
 
 /// What follows the prefix of an API key: 16 random characters of base62 hold 95 bits, which
 /// nobody guesses.
@@ -28,10 +28,10 @@ const QUEUE_TO_DATA_MIN: usize = 4;
 /// More often than the first is work for nothing; after the second the database ends a session that is silent.
 const OUTBOX_POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(30));
 
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(60 * 60);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// All that is wrong: keys and what would be accepted. Never the value of a secret.
 pub(super) fn validate(config: &Config) -> Vec<(String, String)> {
@@ -47,9 +47,11 @@ pub(super) fn validate(config: &Config) -> Vec<(String, String)> {
     outbox(config, &mut found);
     auth(config, &mut found);
     broker(config, &mut found);
+    super::store::validate(&config.store, &config.notifications, &mut found);
     stream(config, &mut found);
     server(config, &mut found);
     tls(config, &mut found);
+    push::validate(&config.push, &mut found);
     limits(config, &mut found);
     for (name, settings) in config.namespaces.iter() {
         namespace(name, settings, &mut found);
@@ -58,20 +60,20 @@ pub(super) fn validate(config: &Config) -> Vec<(String, String)> {
 }
 
 #[derive(Default)]
-struct Findings(Vec<(String, String)>);
+pub(super) struct Findings(pub(super) Vec<(String, String)>);
 
 impl Findings {
-    fn add(&mut self, key: &str, text: impl Into<String>) {
+    pub(super) fn add(&mut self, key: &str, text: impl Into<String>) {
         self.0.push((key.to_owned(), text.into()));
     }
 
-    fn number(&mut self, key: &str, value: usize, min: usize, max: usize) {
+    pub(super) fn number(&mut self, key: &str, value: usize, min: usize, max: usize) {
         if value < min || value > max {
             self.add(key, format!("found {value}; accepted are {min} to {max}"));
         }
     }
 
-    fn duration(&mut self, key: &str, value: Duration, min: Duration, max: Duration) {
+    pub(super) fn duration(&mut self, key: &str, value: Duration, min: Duration, max: Duration) {
         if value < min || value > max {
             let [value, min, max] = [value, min, max].map(humantime::format_duration);
             self.add(key, format!("found \"{value}\"; accepted are \"{min}\" to \"{max}\""));
@@ -285,6 +287,8 @@ fn limits(config: &Config, found: &mut Findings) {
         found.number(key, value as usize, 1, 1_000_000_000);
     }
     found.number("limits.history_page_max", limits.history_page_max, 1, 100_000);
+    found.number("limits.max_follows_per_user", limits.max_follows_per_user, 1, 1_000_000);
+    found.number("limits.max_devices_per_user", limits.max_devices_per_user, 1, 1000);
 }
 
 fn namespace(name: &str, settings: &NamespaceConfig, found: &mut Findings) {

@@ -25,6 +25,7 @@ mod page;
 mod plain_server;
 mod publish;
 mod publish_api;
+mod push_command;
 mod rates;
 mod raw;
 mod readme;

@@ -67,7 +67,8 @@ impl Application {
     async fn all() -> Vec<Self> {
         let page = read("docs/outbox.md");
         let mut all = Vec::new();
-        for (_, command) in blocks(section(&page, "## In four steps")).iter().filter(|(language, _)| *language == "sh") {
+        for (_, command) in blocks(section(&page, "## In four steps")).iter().filter(|(language, _)| *language == "sh")
+        {
             all.push(Self::new(command).await);
         }
         assert_eq!(all.len(), 3);
@@ -169,7 +170,8 @@ async fn what_the_page_does_arrives() {
         assert_eq!(told["counts"]["unread"], 1);
         application.wait_until_empty("tidings_outbox").await;
 
-        let poison = r#"INSERT INTO tidings_outbox (payload) VALUES ('{"channel":"board 7","event":"moved","data":1}')"#;
+        let poison =
+            r#"INSERT INTO tidings_outbox (payload) VALUES ('{"channel":"board 7","event":"moved","data":1}')"#;
         application.sql(poison).await;
         application.wait_until_empty("tidings_outbox").await;
         let shown = application.sql(look).await;

@@ -84,7 +84,7 @@ impl Client {
             connection: None,
             last_id: String::new(),
             earlier_ids: Vec::new(),
-            resume: Resume::New { replay: 0 },
+            resume: Resume::New { replay: 0, unread: false },
             cursor: None,
             delivered: HashSet::new(),
             gaps: HashMap::new(),

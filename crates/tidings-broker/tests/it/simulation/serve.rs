@@ -99,7 +99,7 @@ fn encode(item: &Item) -> Bytes {
                 Connected { connection: String::new(), node: String::new(), user: None, channels: Vec::new() };
             sse::write_connected(&mut bytes, cursor.as_ref(), &connected);
         }
-        Item::Replayed { logged, cursor } => return FORMAT.encode(cursor, logged),
+        Item::Replayed { logged, cursor } => return FORMAT.encode(cursor.as_ref(), logged),
         Item::Gap { channels, reason, cursor } => {
             let channels = channels.iter().map(|channel| channel.as_str().to_owned()).collect();
             sse::write_gap(&mut bytes, cursor, &Gap { channels, reason: reason.to_string() });

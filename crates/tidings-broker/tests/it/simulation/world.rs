@@ -10,7 +10,7 @@ use tidings_core::{
     feed::Delivery,
     stream::{Resume, Streams},
 };
-use tidings_hub::{ConnectionId, ConnectionInfo, Hub, QueueLimits, Time as _, Transport, shard::Shard};
+use tidings_hub::{ConfirmBy, ConnectionId, ConnectionInfo, Hub, QueueLimits, Time as _, Transport, shard::Shard};
 use tidings_protocol::{
     Channel, CloseReason, Cursor, Data, Epoch, Event, EventType, GapReason, Position, limits::POSITION_MAX,
 };
@@ -141,7 +141,13 @@ impl World {
         let (namespaces, clock) = (self.namespaces.clone(), self.clock.clone());
         Node {
             delivery: Delivery { hub: hub.clone(), namespaces: namespaces.clone(), clock: clock.clone() },
-            streams: Streams { hub: hub.clone(), broker: Arc::new(broker()), namespaces, clock: clock.clone() },
+            streams: Streams {
+                hub: hub.clone(),
+                broker: Arc::new(broker()),
+                namespaces,
+                clock: clock.clone(),
+                inbox: None,
+            },
             shards: (0..self.rng.random_range(0..=2))
                 .map(|_| Shard::simulated(&hub, clock.clone()).expect("it needs nothing"))
                 .collect(),
@@ -313,6 +319,7 @@ impl World {
             id: ConnectionId::random(),
             user: None,
             transport: Transport::Sse,
+            confirms: ConfirmBy::Client,
             remote: None,
             opened_at: self.clock.now(),
             channels: client.channels.clone().into(),
@@ -334,7 +341,7 @@ impl World {
         let client = &self.clients[client];
         let parse = |id: &str| id.parse::<Cursor>().map_or(Resume::Unusable, Resume::After);
         let last = match client.last_id.is_empty() {
-            true => return (Resume::New { replay }, true),
+            true => return (Resume::New { replay, unread: false }, true),
             false => parse(&client.last_id),
         };
         let number = partition(self.rng.random_range(0..self.setting.partitions));
@@ -351,7 +358,7 @@ impl World {
         };
         match self.rng.random_range(0..100) {
             _ if is_calm => (last, false),
-            0..3 => (Resume::New { replay }, true),
+            0..3 => (Resume::New { replay, unread: false }, true),
             3..6 => (Resume::Unusable, true),
             6..8 => moved(&|epoch, position| (Epoch(!epoch.0), position)),
             8..10 => moved(&|epoch, _| (epoch, Position(POSITION_MAX))),

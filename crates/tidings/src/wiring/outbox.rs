@@ -77,8 +77,7 @@ struct Sink {
 impl OutboxSink for Sink {
     async fn events(&self, rows: Vec<OutboxRow>) -> Vec<Result<Taken, SinkError>> {
         let limits = &self.app.settings().limits;
-        let limits =
-            PublishLimits { data_max_bytes: limits.data_max_bytes, channels_max: limits.channels_per_publish };
+        let limits = PublishLimits { data_max_bytes: limits.data_max_bytes, channels_max: limits.channels_per_publish };
         let now = self.app.clock().now();
         let mut events = Vec::new();
         let parsed: Vec<_> = rows
