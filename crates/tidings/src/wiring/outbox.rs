@@ -13,7 +13,7 @@ use tidings_protocol::{
     notify::{Notify, NotifyLimits},
     publish::{Publish, PublishLimits},
 };
-use tidings_store::outbox::{Outbox, OutboxConfig, OutboxHandle, OutboxRow, OutboxSink, SinkError, Table, Taken};
+use tidings_store::outbox::{Database, Outbox, OutboxConfig, OutboxRow, OutboxSink, SinkError, Table, Taken};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -25,9 +25,27 @@ const ESCAPE_FACTOR: usize = 6;
 /// Room in a row for what is not data: a thousand channels or users.
 const ROW_SPARE_BYTES: usize = 512 * 1024;
 
+/// The tables that are configured.
+pub(crate) fn settings(config: &Config) -> anyhow::Result<Vec<OutboxConfig>> {
+    let mut settings: Vec<OutboxConfig> = Vec::new();
+    for from in &config.outbox {
+        let url = from.url.expose().to_owned();
+        let plain = format!("{} {}", Database::of_url(&url)?.as_str(), from.table);
+        let of_that_name = |name: &str| settings.iter().any(|other| other.name == name);
+        let mut names = std::iter::once(plain.clone()).chain((2..).map(|number| format!("{plain} {number}")));
+        settings.push(OutboxConfig {
+            name: names.find(|name| !of_that_name(name)).unwrap_or(plain),
+            url,
+            table: Table::parse(&from.table)?,
+            payload_max_bytes: config.limits.max_data_bytes * ESCAPE_FACTOR + ROW_SPARE_BYTES,
+            poll_max: from.poll,
+        });
+    }
+    Ok(settings)
+}
+
 /// The tables that are being drained.
 pub(crate) struct Outboxes {
-    handles: Vec<OutboxHandle>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -36,24 +54,13 @@ impl Outboxes {
     /// Begins to drain those that are configured.
     pub(crate) fn start(config: &Config, app: &Arc<App>, namespaces: &SharedNamespaces) -> anyhow::Result<Self> {
         let sink: Arc<dyn OutboxSink> = Arc::new(Sink { app: app.clone(), namespaces: namespaces.clone() });
-        let mut outboxes = Self { handles: Vec::new(), stop: CancellationToken::new(), tasks: JoinSet::new() };
-        for from in &config.outbox {
-            let config = OutboxConfig {
-                url: from.url.expose().to_owned(),
-                table: Table::parse(&from.table)?,
-                payload_max_bytes: config.limits.max_data_bytes * ESCAPE_FACTOR + ROW_SPARE_BYTES,
-                poll_max: from.poll,
-            };
-            let outbox = Outbox::new(config, sink.clone())?;
-            outboxes.handles.push(outbox.handle());
+        let mut outboxes = Self { stop: CancellationToken::new(), tasks: JoinSet::new() };
+        for from in settings(config)? {
+            let outbox = Outbox::new(from, sink.clone())?;
+            app.metrics.watch(Arc::new(outbox.handle()));
             outboxes.tasks.spawn(outbox.run(outboxes.stop.clone()));
         }
         Ok(outboxes)
-    }
-
-    /// How they fare.
-    pub(crate) fn handles(&self) -> &[OutboxHandle] {
-        &self.handles
     }
 
     /// Ends it; what has been taken is finished. The log and the store have to be there until then.

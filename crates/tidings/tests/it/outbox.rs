@@ -83,9 +83,7 @@ impl Application {
     }
 
     fn shell(&self, block: &str) -> String {
-        let binaries = Path::new(env!("CARGO_BIN_EXE_tidings")).parent().unwrap();
-        let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
-        let output = shell(block, self.dir.path()).env("PATH", path).output().unwrap();
+        let output = shell(block, self.dir.path()).env("PATH", path()).output().unwrap();
         assert!(output.status.success(), "{block}\n{output:?}");
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     }
@@ -100,6 +98,12 @@ impl Application {
         let is_empty = async || (self.sql(&format!("SELECT COUNT(*) FROM {table}")).await == "0").then_some(());
         wait::until(table, LIMIT, is_empty).await.unwrap();
     }
+}
+
+/// Where a shell finds `tidings` too.
+fn path() -> String {
+    let binaries = Path::new(env!("CARGO_BIN_EXE_tidings")).parent().unwrap();
+    format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap())
 }
 
 /// The data of all events of a channel that history has.
@@ -219,17 +223,40 @@ async fn no_row_is_lost_or_repeated_by_a_server_that_is_killed() {
         application.wait_until_empty("tidings_outbox").await;
         let expected: Vec<_> = (0..KILLS * ROWS).map(|number| json!(number)).collect();
         assert_eq!(history(&server, "board:7").await, expected);
+        let metrics = HttpClient::new(server.addr()).get("/metrics").await.unwrap().text();
+        assert!(metrics.lines().any(|line| line.starts_with("tidings_ingest_leader{") && line.ends_with("} 1")));
     }
 }
 
 /// An operator sees in the log what keeps a table from being drained, without its password.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_with_a_table_is_in_the_log() {
-    let url = DatabaseServer::shared(Engine::Postgres).await.unwrap().database().await.unwrap();
+    let database = DatabaseServer::shared(Engine::Postgres).await.unwrap();
+    let url = database.database().await.unwrap();
     let url = url.replace("tidings@", "tidings:hunter2@");
     let config = format!("outbox = [{{ url = \"{url}\" }}]\n{CONFIG}");
     let server = TidingsServer::start(ServerOptions::new(config).binary(env!("CARGO_BIN_EXE_tidings"))).await.unwrap();
     server.wait_for_log("tidings_outbox cannot be read", LIMIT).await.unwrap();
     let log = server.log();
     assert!(log.contains("tidings outbox ddl --database postgres") && !log.contains("hunter2"), "{log}");
+    let metrics = HttpClient::new(server.addr()).get("/metrics").await.unwrap().text();
+    assert!(metrics.contains("tidings_ingest_up{source=\"postgres tidings_outbox\"} 0"), "{metrics}");
+
+    let doctor = || {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_tidings"))
+            .args(["doctor", "--config"])
+            .arg(server.config_path())
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let said = doctor();
+    assert!(
+        said.contains("postgres tidings_outbox: tidings_outbox cannot be read") && !said.contains("hunter2"),
+        "{said}"
+    );
+    let ddl = shell("tidings outbox ddl --database postgres", &server.data_dir()).env("PATH", path()).output().unwrap();
+    database.sql(&url, &String::from_utf8(ddl.stdout).unwrap()).await.unwrap();
+    let said = doctor();
+    assert!(said.contains("postgres tidings_outbox can be drained, 0 rows wait"), "{said}");
 }
