@@ -25,6 +25,7 @@ mod notifications;
 mod notify;
 mod operations;
 mod operations_page;
+mod outbox;
 mod page;
 mod plain_server;
 mod presence;
