@@ -39,6 +39,7 @@ mod api;
 mod api_live;
 mod api_refused;
 mod api_wishes;
+mod stories;
 
 /// Where a server keeps notifications.
 #[derive(Debug, Clone, Copy)]
