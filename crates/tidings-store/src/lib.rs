@@ -8,6 +8,7 @@
 //! - `telling`: streams are told; `inbox`: users read; `mark`: they have read
 //! - `escalation`: it did not arrive; `pushes`: it goes to devices
 //! - `report`: what became of it; `forgetting`: it expires
+//! - `outbox`: an application's own table, from which events are published
 //! - `wishes`, `devices`: what users want, and have; `keeping`: whether all is well
 
 mod accept;

@@ -165,7 +165,7 @@ fn postgres(config: &DatabaseConfig) -> Result<Database, UrlError> {
         .application_name("tidings")
         .statement_cache_capacity(STATEMENTS_MAX)
         .options([
-            ("default_transaction_isolation", "read committed".replace(' ', "\\ ")),
+            ("default_transaction_isolation", "read committed".to_owned()),
             ("lock_timeout", format!("{LOCK_TIMEOUT_SECS}s")),
             ("statement_timeout", format!("{STATEMENT_TIMEOUT_SECS}s")),
             // The lists that statements are given are longer than the planner thinks.

@@ -1,3 +1,4 @@
 //! The store and the outbox, on real databases.
 
+mod conformance;
 mod outbox;
