@@ -76,7 +76,7 @@ impl App {
         let AppParts { streams, notifier, push, authenticator, rate_limiter, trusted_proxies, settings, version } =
             parts;
         let publisher = Publisher { broker: streams.broker.clone(), namespaces: streams.namespaces.clone() };
-        let metrics = Arc::new(Metrics::new(&streams, authenticator.clone(), version));
+        let metrics = Arc::new(Metrics::new(&streams, notifier.clone(), authenticator.clone(), version));
         Arc::new(Self {
             streams,
             publisher,

@@ -14,7 +14,7 @@ use prometheus_client::{
     },
     registry::Registry,
 };
-use tidings_core::{ports::Broker, stream::Streams};
+use tidings_core::{notifications::Notifier, ports::Broker, stream::Streams};
 use tidings_hub::{Hub, Transport, counters::DELIVERY_BOUNDS_MILLIS};
 use tidings_protocol::CloseReason;
 
@@ -91,7 +91,12 @@ pub struct Metrics {
 
 impl Metrics {
     /// Metrics of a server with these parts.
-    pub fn new(streams: &Streams, authenticator: Arc<Authenticator>, version: &'static str) -> Self {
+    pub fn new(
+        streams: &Streams,
+        notifier: Arc<Notifier>,
+        authenticator: Arc<Authenticator>,
+        version: &'static str,
+    ) -> Self {
         let (hub, broker) = (streams.hub.clone(), streams.broker.clone());
         let mut registry = Registry::with_prefix("tidings");
         let published = Family::<NamespaceLabel, Counter>::default();
@@ -127,7 +132,7 @@ impl Metrics {
             "The running version",
             prometheus_client::metrics::info::Info::new([("version", version)]),
         );
-        registry.register_collector(Box::new(Observed { hub, broker, authenticator }));
+        registry.register_collector(Box::new(Observed { hub, broker, notifier, authenticator }));
         Self {
             registry,
             published,
@@ -183,6 +188,7 @@ impl Metrics {
 struct Observed {
     hub: Arc<Hub>,
     broker: Arc<dyn Broker>,
+    notifier: Arc<Notifier>,
     authenticator: Arc<Authenticator>,
 }
 
@@ -280,6 +286,50 @@ impl Collector for Observed {
             let name = format!("broker_{name}");
             let family = encoder.encode_descriptor(&name, "A count of the log", None, MetricType::Counter)?;
             ConstCounter::new(value).encode(family)?;
+        }
+        self.encode_notifications(encoder)
+    }
+}
+
+impl Observed {
+    fn encode_notifications(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let counters = self.notifier.counters();
+        let help = "Notifications accepted and duplicate, and deliveries of theirs by what became of them";
+        let mut family = encoder.encode_descriptor("notifications", help, None, MetricType::Counter)?;
+        let taken = [("accepted", counters.accepted()), ("duplicate", counters.duplicates())];
+        let settled = counters.outcomes().map(|(outcome, count)| (outcome.as_str(), count));
+        for (outcome, count) in taken.into_iter().chain(settled) {
+            ConstCounter::new(count).encode(family.encode_family(&[("outcome", outcome)])?)?;
+        }
+        let help = "Attempts to push to a device, by provider and what came of them";
+        let mut family = encoder.encode_descriptor("push", help, None, MetricType::Counter)?;
+        for (provider, outcome, count) in counters.pushes() {
+            let labels = [("provider", provider), ("outcome", outcome.as_str())];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        for (name, help, count) in [
+            (
+                "inbox_fan_out_rows",
+                "Inboxes written to followers, and to devices for everyone",
+                counters.fan_out_rows(),
+            ),
+            ("inbox_told", "Events by which streams were told of notifications", counters.told()),
+            ("inbox_expired_rows", "Rows taken away because their notification had expired", counters.swept()),
+            ("store_errors", "Calls of the store that failed", counters.store_errors()),
+        ] {
+            ConstCounter::new(count).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        let status = self.notifier.status();
+        let help = "1 while the store of notifications can be used";
+        let family = encoder.encode_descriptor("store_up", help, None, MetricType::Gauge)?;
+        ConstGauge::new(i64::from(status.trouble.is_none())).encode(family)?;
+        let help = "Steps of notifications that fail now and are tried again: tell, push and the like";
+        let family = encoder.encode_descriptor("notifier_failing_workers", help, None, MetricType::Gauge)?;
+        ConstGauge::new(self.notifier.worker_troubles().len() as i64).encode(family)?;
+        for (name, value) in status.gauges {
+            let name = format!("store_{name}");
+            let family = encoder.encode_descriptor(&name, "A number of the store", None, MetricType::Gauge)?;
+            ConstGauge::new(value as i64).encode(family)?;
         }
         Ok(())
     }
