@@ -30,8 +30,11 @@ use crate::{
 
 mod batch;
 mod confirm;
+mod follow;
 
 pub use batch::Batch;
+use follow::Following;
+pub use follow::{Added, MayListen};
 
 /// Monotonic time since some fixed moment. The caller's clock gives it, so that tests can.
 pub type Tick = Duration;
@@ -94,6 +97,7 @@ struct State {
     /// node, or from the answer to a publish. They wait until the node has read as much.
     probes: HashMap<Registration, Arc<Session>>,
     last_registration: u64,
+    following: Following,
 }
 
 /// A shard, as the hub knows it. It gives out the shard's slots, so that a connection can be spoken of
@@ -119,6 +123,15 @@ impl State {
         Registration(self.last_registration)
     }
 
+    /// The channel's number; the feed shall have it from now on, if it does not yet.
+    fn number_or_register(&mut self, channel: &Channel, interest: &dyn Interest) -> u32 {
+        self.channels.number_of(channel).unwrap_or_else(|| {
+            let registration = self.next_registration();
+            interest.register(channel, registration);
+            self.channels.insert(Listeners::new(channel.clone(), registration))
+        })
+    }
+
     /// The node has read the partition at least this far.
     fn advance(&mut self, partition: Partition, head: PartitionCursor) {
         let position = self.cursor.get(partition).map_or(Position::ZERO, |at| at.position);
@@ -130,8 +143,10 @@ impl State {
     /// One of the markers that the subscriber waits for has come.
     fn on_awaited(&mut self, session: &Session) {
         let mut awaited = session.awaited.lock();
-        *awaited -= 1;
-        if *awaited == 0
+        // One that has its fence waits for nothing more: what it has come to listen to since is live at once.
+        let Some(left) = awaited.checked_sub(1) else { return };
+        *awaited = left;
+        if left == 0
             && let Some(waker) = self.begin_catch_up(session)
         {
             waker.wake();
@@ -165,6 +180,7 @@ impl Hub {
                 shards: Vec::new(),
                 probes: HashMap::new(),
                 last_registration: 0,
+                following: Following::default(),
             }),
             interest,
             counters: Counters::default(),
@@ -188,12 +204,7 @@ impl Hub {
         let state = &mut *guard;
         let mut channels = SmallVec::new();
         for channel in info.channels.iter().chain(hidden) {
-            let number = state.channels.number_of(channel).unwrap_or_else(|| {
-                let registration = state.next_registration();
-                self.interest.register(channel, registration);
-                state.channels.insert(Listeners::new(channel.clone(), registration))
-            });
-            channels.push(number);
+            channels.push(state.number_or_register(channel, &*self.interest));
         }
         let session = Arc::new(Session {
             info,
@@ -331,7 +342,8 @@ impl Hub {
     pub(crate) fn remove(&self, session: &Session) {
         let mut state = self.state.lock();
         state.registry.remove(session.number);
-        for number in &session.channels {
+        let changed = state.following.remove(session.number);
+        for number in changed.as_deref().unwrap_or(&session.channels) {
             self.leave(&mut state, *number, |listeners| listeners.remove_session(session.number));
         }
     }
@@ -342,6 +354,7 @@ impl Hub {
         if listeners.len() == 0
             && let Some(listeners) = state.channels.remove(number)
         {
+            state.following.on_answered(listeners.registration);
             self.interest.unregister(&listeners.channel, listeners.registration);
         }
     }
@@ -392,7 +405,8 @@ impl Hub {
         });
         let place = Place::Shard { shard: shard as u16, slot };
         state.registry.set_place(session.number, place);
-        for number in &session.channels {
+        let channels = state.following.channels_of(session.number).unwrap_or(&session.channels);
+        for number in channels {
             if let Some(listeners) = state.channels.by_number(*number) {
                 listeners.remove_session(session.number);
                 listeners.add_on_shard(shard as u16);
@@ -402,7 +416,7 @@ impl Hub {
             slot,
             number: session.number,
             transport: session.info.transport,
-            channels: session.channels.clone(),
+            channels: channels.into(),
             waiting,
             format,
             close,
@@ -416,8 +430,12 @@ impl Hub {
     pub(crate) fn remove_on_shard(&self, shard: u16, number: u32, channels: impl Iterator<Item = u32>) {
         let mut state = self.state.lock();
         state.registry.remove(number);
-        for channel in channels {
-            self.leave(&mut state, channel, |listeners| listeners.remove_on_shard(shard));
+        let changed = state.following.remove(number);
+        let leave = |channel| self.leave(&mut state, channel, |listeners| listeners.remove_on_shard(shard));
+        match changed {
+            // What the shard says may be behind.
+            Some(changed) => changed.into_iter().for_each(leave),
+            None => channels.for_each(leave),
         }
     }
 
@@ -442,10 +460,12 @@ impl Hub {
         (entry.slots, entry.free_slots) = (0, Vec::new());
         for (number, info) in state.registry.on_shard(shard) {
             state.registry.remove(number);
+            state.following.remove(number);
             self.counters.on_closed(info.transport, CloseReason::Error);
         }
         // By the channels, for a connection does not say which hidden ones it listens to.
         for listeners in state.channels.forget_shard(shard) {
+            state.following.on_answered(listeners.registration);
             self.interest.unregister(&listeners.channel, listeners.registration);
         }
     }

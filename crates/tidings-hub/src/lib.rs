@@ -25,7 +25,7 @@ pub use confirm::Confirming;
 pub use connection::{ConfirmBy, ConnectionFilter, ConnectionId, ConnectionInfo, Transport};
 pub use counters::Counters;
 pub use frame::{Format, SharedFrame};
-pub use hub::{Batch, Hub, Interest, Registration, Tick, Time};
+pub use hub::{Added, Batch, Hub, Interest, MayListen, Registration, Tick, Time};
 pub use shard::{Adoption, LiveSettings, ShardSocket, Shards};
 pub use subscription::{LaterFence, Subscription, Take};
 pub use waiting::QueueLimits;

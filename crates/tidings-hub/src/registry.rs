@@ -9,6 +9,7 @@ use std::{
 
 use hashbrown::HashTable;
 use slab::Slab;
+use smallvec::SmallVec;
 use tidings_protocol::{EventId, Partition, Position, UserId};
 
 use crate::{
@@ -162,6 +163,21 @@ impl Registry {
         }
     }
 
+    pub(crate) fn place(&self, number: u32) -> Option<&Place> {
+        self.entries.get(number as usize).map(|entry| &entry.place)
+    }
+
+    pub(crate) fn info_mut(&mut self, number: u32) -> Option<&mut ConnectionInfo> {
+        self.entries.get_mut(number as usize).map(|entry| &mut entry.info)
+    }
+
+    /// The user's connections.
+    pub(crate) fn numbers_of_user(&self, user: &UserId) -> SmallVec<[u32; 4]> {
+        let first = self.users.find(self.hash(Some(user)), |number| is_of(&self.entries, *number, user)).copied();
+        std::iter::successors(first, |number| Some(self.entries[*number as usize].next).filter(|next| *next != NONE))
+            .collect()
+    }
+
     pub(crate) fn place_of(&self, id: &ConnectionId) -> Option<Place> {
         let number = self.ids.find(self.hash(id), |number| self.entries[*number as usize].info.id == *id)?;
         Some(self.entries[*number as usize].place.clone())
@@ -226,7 +242,6 @@ fn is_of(entries: &Slab<Entry>, number: u32, user: &UserId) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use smallvec::SmallVec;
 
     use super::*;
 

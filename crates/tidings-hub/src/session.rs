@@ -5,7 +5,7 @@ use std::{sync::Arc, task::Waker};
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
-use tidings_protocol::{CloseReason, Cursor};
+use tidings_protocol::{Channel, CloseReason, Cursor};
 
 use crate::{
     Tick,
@@ -145,6 +145,11 @@ impl Queue {
             Some(reason) => Ready::Closed(reason),
             None => Ready::Nothing(None),
         }
+    }
+
+    /// It does not listen to the channel any more.
+    pub(crate) fn forget(&mut self, channel: &Channel) {
+        self.waiting.forget(channel, self.format);
     }
 
     pub(crate) fn set_waker(&mut self, waker: &Waker) {

@@ -6,13 +6,13 @@ use std::{
     task::{Context, Poll},
 };
 
-use tidings_protocol::{CloseReason, Cursor};
+use tidings_protocol::{Channel, CloseReason, Cursor};
 
 use crate::{
     Tick,
     connection::ConnectionInfo,
     frame::SharedFrame,
-    hub::Hub,
+    hub::{Hub, MayListen},
     session::{Ready, Session},
     shard::Adoption,
 };
@@ -71,6 +71,23 @@ impl Subscription {
     /// may lack, before it goes live. So it can confirm that too.
     pub fn has_earlier(&self) {
         self.hub.has_earlier(&self.session);
+    }
+
+    /// From now on the stream keeps up with what its user follows ([`Hub::add_channels`]), as far as `may_listen`
+    /// says and up to `channels_max` channels in all. Of those that it has, the first `named` stay in any case.
+    pub fn keep_up(&self, named: usize, channels_max: usize, may_listen: MayListen) {
+        self.hub.keep_up(&self.session, named, channels_max, may_listen);
+    }
+
+    /// What the stream's user follows, as it was when [`Hub::follow_changes`] was `as_of`. `false` if that may have
+    /// changed: it is to be looked up again.
+    pub fn set_followed(&self, followed: &[Channel], as_of: u64) -> bool {
+        self.hub.set_followed(&self.session, followed, as_of)
+    }
+
+    /// What it listens to now: what its [`info`](Self::info) says and what has changed since.
+    pub fn channels(&self) -> Vec<Channel> {
+        self.hub.channels_of(&self.session)
     }
 
     /// Says that history has been taken up to the fence. From here on frames come.

@@ -7,7 +7,7 @@
 use std::{collections::VecDeque, io::IoSlice, sync::Arc};
 
 use smallvec::{Array, SmallVec};
-use tidings_protocol::EventId;
+use tidings_protocol::{Channel, EventId};
 
 use crate::{
     Tick,
@@ -148,6 +148,23 @@ impl Waiting {
             _ => *self = Self::Nothing,
         }
         before - self.len()
+    }
+
+    /// Drops the frames of a channel, but one that has been written in part.
+    pub(crate) fn forget(&mut self, channel: &Channel, format: Format) {
+        let is_of = |frame: &SharedFrame| frame.logged.event.channel == *channel;
+        match self {
+            Self::One(frame) if is_of(frame) => *self = Self::Nothing,
+            Self::Nothing | Self::One(_) => {}
+            Self::Many(many) => {
+                let mut is_whole = many.written_bytes == 0;
+                many.frames.retain(|frame| !std::mem::replace(&mut is_whole, true) || !is_of(frame));
+                many.bytes = many.frames.iter().map(|frame| frame.bytes(format).len()).sum();
+                if many.frames.is_empty() {
+                    *self = Self::Nothing;
+                }
+            }
+        }
     }
 
     /// Moves frames of up to about `max_bytes` (and at least one) to `frames`.

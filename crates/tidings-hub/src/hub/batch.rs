@@ -65,6 +65,7 @@ impl<'a> Batch<'a> {
             return;
         }
         listeners.partition = Some(partition);
+        state.following.on_answered(registration);
         let waiting: SmallVec<[Arc<Session>; 4]> = listeners.sessions().cloned().collect();
         waiting.iter().for_each(|session| state.on_awaited(session));
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use smallvec::SmallVec;
-use tidings_protocol::{CloseReason, EventId, envelope::Closing, sse};
+use tidings_protocol::{Channel, CloseReason, EventId, envelope::Closing, sse};
 
 use super::{Handover, INPUT_MAX_BYTES, LINGER_IDLE, LINGER_MAX, LiveSettings, ShardSocket, close_reason_of};
 use crate::{
@@ -127,6 +127,11 @@ impl Connection {
     /// Frames and bytes that wait.
     pub(super) fn waiting(&self) -> (usize, usize) {
         (self.waiting.len(), self.waiting.bytes(self.format))
+    }
+
+    /// It does not listen to the channel any more.
+    pub(super) fn forget(&mut self, channel: &Channel) {
+        self.waiting.forget(channel, self.format);
     }
 
     /// Whether the peer has acknowledged all up to the event. All that came before it in the feed has been pushed.

@@ -20,7 +20,7 @@ mod wheel;
 use std::{sync::Arc, time::Duration};
 
 use smallvec::SmallVec;
-use tidings_protocol::CloseReason;
+use tidings_protocol::{Channel, CloseReason};
 
 pub use self::{
     epoll::Shards,
@@ -94,6 +94,10 @@ pub(crate) enum Message {
     Adopt(Box<Handover>),
     /// The connection shall end.
     Close { slot: u32, reason: CloseReason },
+    /// The connection, if it is still there, listens to the channel of this number too.
+    Join { slot: u32, channel: u32 },
+    /// It does not any more.
+    Leave { slot: u32, channel: u32, name: Channel },
     /// Somebody asks what has arrived.
     Look(Looks),
     /// The shard shall end.

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, io, sync::Arc};
 
 use smallvec::SmallVec;
-use tidings_protocol::{CloseReason, Millis};
+use tidings_protocol::{Channel, CloseReason, Millis};
 
 use super::{
     Handover, Message,
@@ -162,6 +162,8 @@ impl Shard {
                         self.follow(slot, next);
                     }
                 }
+                Message::Join { slot, channel } => self.join(slot, channel),
+                Message::Leave { slot, channel, name } => self.part(slot, channel, &name),
                 Message::Look(looks) => looks.answer(|slot, event, mark| {
                     let connection = self.connections.get(slot as usize).and_then(Option::as_ref);
                     connection.map_or(Sight::Gone, |connection| connection.look(event, mark))
@@ -226,11 +228,7 @@ impl Shard {
         }
         let mut connection = Connection::new(handover);
         for (channel, place) in &mut connection.channels {
-            let channel = *channel as usize;
-            if self.channels.len() <= channel {
-                self.channels.resize_with(channel + 1, Slots::default);
-            }
-            *place = self.channels[channel].push(slot);
+            *place = self.add_listener(*channel, slot);
         }
         let registered = match (&self.epoll, connection.socket().fd()) {
             (Some(epoll), Some(fd)) => epoll.add(fd, slot),
@@ -249,6 +247,46 @@ impl Shard {
                 self.follow(slot, Next::Lost { reason: CloseReason::Error, abort: false });
             }
         }
+    }
+
+    /// Answers the listener's place.
+    fn add_listener(&mut self, channel: u32, slot: u32) -> u32 {
+        let channel = channel as usize;
+        if self.channels.len() <= channel {
+            self.channels.resize_with(channel + 1, Slots::default);
+        }
+        self.channels[channel].push(slot)
+    }
+
+    fn remove_listener(&mut self, channel: u32, place: u32) {
+        if let Some(moved) = self.channels[channel as usize].swap_remove(place)
+            && let Some(Some(other)) = self.connections.get_mut(moved as usize)
+            && let Some((_, their_place)) = other.channels.iter_mut().find(|(number, _)| *number == channel)
+        {
+            *their_place = place;
+        }
+    }
+
+    /// The connection listens to one more channel, unless its stream has ended: the hub may not know yet.
+    fn join(&mut self, slot: u32, channel: u32) {
+        let is_there = |connection: &&Connection| !connection.is_lingering();
+        let connection = self.connections.get(slot as usize).and_then(Option::as_ref).filter(is_there);
+        if connection.is_none() {
+            return;
+        }
+        let place = self.add_listener(channel, slot);
+        if let Some(Some(connection)) = self.connections.get_mut(slot as usize) {
+            connection.channels.push((channel, place));
+        }
+    }
+
+    /// The connection listens to one channel less.
+    fn part(&mut self, slot: u32, channel: u32, name: &Channel) {
+        let Some(Some(connection)) = self.connections.get_mut(slot as usize) else { return };
+        let Some(at) = connection.channels.iter().position(|(number, _)| *number == channel) else { return };
+        let (_, place) = connection.channels.swap_remove(at);
+        connection.forget(name);
+        self.remove_listener(channel, place);
     }
 
     fn write_dirty(&mut self, now: Tick) {
@@ -304,14 +342,7 @@ impl Shard {
         let Some(Some(connection)) = self.connections.get_mut(slot as usize) else { return };
         let (number, transport) = (connection.number, connection.transport);
         let channels = std::mem::take(&mut connection.channels);
-        for (channel, place) in &channels {
-            if let Some(moved) = self.channels[*channel as usize].swap_remove(*place)
-                && let Some(Some(other)) = self.connections.get_mut(moved as usize)
-                && let Some((_, their_place)) = other.channels.iter_mut().find(|(number, _)| number == channel)
-            {
-                *their_place = *place;
-            }
-        }
+        channels.iter().for_each(|(channel, place)| self.remove_listener(*channel, *place));
         self.hub.remove_on_shard(self.number, number, channels.iter().map(|(channel, _)| *channel));
         self.hub.counters().on_closed(transport, reason);
     }

@@ -148,6 +148,13 @@ impl Node {
         subscription
     }
 
+    /// A user's stream that has caught up and keeps up with what its user follows. The channels are its own.
+    pub(crate) fn subscribe_following(&self, user: &str, channels: &[&str], limits: QueueLimits) -> Subscription {
+        let subscription = self.subscribe_as(info(Some(user), channels), &[], limits, None);
+        subscription.keep_up(channels.len(), 100, Arc::new(|_| true));
+        subscription
+    }
+
     /// The feed has the markers that were asked for.
     pub(crate) fn answer_registrations(&self) {
         let mut batch = self.hub.batch();
