@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod feed;
+pub mod follow;
 pub mod namespaces;
 pub mod notifications;
 pub mod ports;

@@ -180,6 +180,10 @@ impl Stream {
         matches!(&self.state, State::CatchingUp(CatchUp { unread: Some(_), .. }))
     }
 
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.streams.hub
+    }
+
     /// The hold on the hub: to close it, and to say how the connection ended.
     pub fn subscription(&mut self) -> &mut Subscription {
         &mut self.subscription
@@ -220,6 +224,8 @@ impl Stream {
         let mut cursor = fence.clone();
         let (mut readings, mut is_known) = (VecDeque::new(), true);
         let mut unread = None;
+        // What was told before and is not read is sent, and can so be confirmed.
+        let has_earlier = matches!(resume, Resume::New { unread: true, .. } | Resume::Unusable);
         match resume {
             Resume::Unusable => {
                 is_known = false;
@@ -227,7 +233,7 @@ impl Stream {
                 // Where the client was is unknown, so all of its channels may lack something, and what
                 // history holds may be what it has seen. It is told, and starts from here.
                 if let Some((partition, at)) = fence.entries().last() {
-                    let channels = self.info().channels.to_vec();
+                    let channels = self.subscription.channels();
                     readings.push_back(Reading::new(partition, at).with_gap(channels, GapReason::Unusable));
                 }
             }
@@ -279,6 +285,9 @@ impl Stream {
                     unread = Some(first).filter(|unread| !unread.is_empty());
                 }
             }
+        }
+        if has_earlier {
+            self.subscription.has_earlier();
         }
         self.cursor = cursor;
         self.state = State::CatchingUp(CatchUp { fence, unread, readings, is_settled: false });
@@ -335,6 +344,10 @@ impl Stream {
             match step {
                 Step::Event(logged, position) => {
                     self.cursor.set(partition, PartitionCursor { position, ..reading.through });
+                    // It may have left the channel meanwhile.
+                    if !self.subscription.listens_to(&logged.event.channel) {
+                        continue;
+                    }
                     items.push(Item::Replayed { logged, cursor: Some(self.cursor.clone()) });
                 }
                 Step::Gap(channels, reason, position) => {
@@ -413,8 +426,8 @@ impl Stream {
 
     /// The stream's channels, by the partition they lie in.
     fn partitions(&self) -> Vec<(Partition, Arc<[Channel]>)> {
-        let mut channels: Vec<_> =
-            self.info().channels.iter().map(|c| (self.streams.broker.partition_of(c), c.clone())).collect();
+        let channels = self.subscription.channels().into_iter();
+        let mut channels: Vec<_> = channels.map(|c| (self.streams.broker.partition_of(&c), c)).collect();
         channels.sort_by_key(|(partition, _)| *partition);
         channels
             .chunk_by(|a, b| a.0 == b.0)

@@ -124,7 +124,7 @@ impl App {
         if self.is_draining() {
             return Some("draining".to_owned());
         }
-        self.broker().status().trouble
+        self.broker().status().trouble.or_else(|| self.notifier.trouble())
     }
 
     /// Ends all streams, spread over the drain window, so that their clients do not come back all at

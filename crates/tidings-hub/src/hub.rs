@@ -212,6 +212,7 @@ impl Hub {
             channels,
             queue: Mutex::new(Queue::new(limits, format)),
             is_new: seen.is_none(),
+            has_left: AtomicBool::new(false),
             awaited: Mutex::new(0),
         });
         state.registry.insert(session.info.clone(), Place::Session(session.clone()));

@@ -1,7 +1,10 @@
 //! A subscriber that a task serves: every stream until it is live, and for good those whose transport
 //! is not a plain socket.
 
-use std::{sync::Arc, task::Waker};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    task::Waker,
+};
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -24,6 +27,8 @@ pub(crate) struct Session {
     pub(crate) queue: Mutex<Queue>,
     /// Whether it began without a cursor, so that it lacks what was before.
     pub(crate) is_new: bool,
+    /// Whether it has left a channel.
+    pub(crate) has_left: AtomicBool,
     /// How many markers must come before its fence can be chosen.
     pub(crate) awaited: Mutex<usize>,
 }

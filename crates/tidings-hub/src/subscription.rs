@@ -2,7 +2,7 @@
 
 use std::{
     future::poll_fn,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
 };
 
@@ -88,6 +88,12 @@ impl Subscription {
     /// What it listens to now: what its [`info`](Self::info) says and what has changed since.
     pub fn channels(&self) -> Vec<Channel> {
         self.hub.channels_of(&self.session)
+    }
+
+    /// Whether it listens to the channel of an event that was read for it, or has left that since.
+    pub fn listens_to(&self, channel: &Channel) -> bool {
+        // Nearly no stream ever leaves a channel. Nobody leaves a personal one.
+        !self.session.has_left.load(Relaxed) || channel.owner().is_some() || self.channels().contains(channel)
     }
 
     /// Says that history has been taken up to the fence. From here on frames come.

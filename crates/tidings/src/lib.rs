@@ -6,5 +6,6 @@ pub mod config;
 pub mod dev;
 mod secret_file;
 pub mod server;
+mod wiring;
 
 pub use server::{Builder, Tidings, VERSION};

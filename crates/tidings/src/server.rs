@@ -7,7 +7,15 @@ use tidings_broker::{
     embedded::{EmbeddedBroker, EmbeddedConfig, EmbeddedFeed},
     log::KeyLimits,
 };
-use tidings_core::{Namespace, Namespaces, Principal, SharedNamespaces, Who, feed::Delivery, stream::Streams};
+use tidings_core::{
+    Namespace, Namespaces, Principal, SharedNamespaces, Who,
+    feed::Delivery,
+    follow::NodeFollows,
+    notifications::{Notifier, NotifierParts},
+    ports::Store as _,
+    presence::NodeConfirmations,
+    stream::Streams,
+};
 use tidings_http::{
     App, AppParts,
     auth::{AuthConfig, Authenticator},
@@ -18,14 +26,15 @@ use tidings_http::{
 };
 use tidings_hub::{Hub, LiveSettings, QueueLimits, Shards, Time};
 use tidings_protocol::publish::{Publish, PublishError, PublishLimits};
+use tidings_store::SqlStore;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::SystemClock,
-    config::{Access, Config},
+    config::{self, Access, Config},
     dev::DevSecrets,
-    secret_file,
+    secret_file, wiring,
 };
 
 /// Room in a request's head besides its URL: cookies, a token of 8 KiB, what proxies add.
@@ -53,11 +62,14 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub struct Tidings {
     app: Arc<App>,
     broker: Arc<EmbeddedBroker>,
+    store: Arc<SqlStore>,
     namespaces: SharedNamespaces,
     tls: Option<Arc<Tls>>,
     config: Config,
     is_dev: bool,
     stop: CancellationToken,
+    /// What is done with notifications. It needs the log, and ends before it.
+    workers: Vec<JoinHandle<()>>,
     tasks: Vec<JoinHandle<()>>,
     shards: Shards,
 }
@@ -133,10 +145,28 @@ impl Tidings {
             tracing::warn!("{warning}");
         }
         let authenticator = Arc::new(Authenticator::new(&auth)?);
-        let streams =
-            Streams { hub: hub.clone(), broker: broker.clone(), namespaces: namespaces.clone(), clock: clock.clone() };
+        let push = Arc::new(config.push.senders(&time)?);
+        let store = Arc::new(wiring::store::open(&config, clock.now()).await?);
+        let notifier = Notifier::new(NotifierParts {
+            store: store.clone(),
+            broker: broker.clone(),
+            confirmations: Arc::new(NodeConfirmations { hub: hub.clone(), clock: clock.clone() }),
+            push: push.clone(),
+            follow_listeners: Arc::new(NodeFollows { hub: hub.clone() }),
+            clock: clock.clone(),
+            settings: wiring::notifications::settings(&config),
+        });
+        let streams = Streams {
+            hub: hub.clone(),
+            broker: broker.clone(),
+            namespaces: namespaces.clone(),
+            clock: clock.clone(),
+            inbox: Some(notifier.inbox()),
+        };
         let app = App::new(AppParts {
             streams,
+            notifier: notifier.clone(),
+            push,
             authenticator: authenticator.clone(),
             rate_limiter: RateLimiter::new(rate_limits(&config), clock.clone()),
             trusted_proxies: trusted_proxies(&config)?,
@@ -146,7 +176,8 @@ impl Tidings {
         let stop = CancellationToken::new();
         let delivery = Delivery { hub, namespaces: namespaces.clone(), clock };
         let tasks = vec![tokio::spawn(delivery.run(feed)), tokio::spawn(authenticator.run(stop.clone()))];
-        Ok(Self { app, broker, namespaces, tls, config, is_dev, stop, tasks, shards })
+        let workers = notifier.start(&stop);
+        Ok(Self { app, broker, store, namespaces, tls, config, is_dev, stop, workers, tasks, shards })
     }
 
     /// All routes: the API under `/v1`, `/docs` and `/openapi.json`, the page at `/`, `/healthz`,
@@ -256,6 +287,9 @@ impl Tidings {
             ("listen", old.listen != self.config.listen),
             ("data_dir", old.data_dir != self.config.data_dir),
             ("broker", old.broker != self.config.broker),
+            ("store", old.store != self.config.store),
+            ("notifications", old.notifications != self.config.notifications),
+            ("push", old.push != self.config.push),
             ("server.shards", old.server.shards != self.config.server.shards),
             ("log", old.log != self.config.log),
             // A certificate can be replaced; whether there is one is a matter of what the port speaks.
@@ -264,17 +298,23 @@ impl Tidings {
         Ok(needs_restart.into_iter().filter(|(_, has_changed)| *has_changed).map(|(key, _)| key).collect())
     }
 
-    /// Stops the tasks and closes the log, with all that was accepted on disk.
+    /// Stops the tasks and closes the log and the store, with all that was accepted on disk.
     pub async fn close(self) {
         self.stop.cancel();
+        join(self.workers).await;
         self.broker.shutdown().await;
-        for task in self.tasks {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "a task of the server failed");
-            }
-        }
+        join(self.tasks).await;
+        self.store.close().await;
         if let Err(error) = tokio::task::spawn_blocking(move || self.shards.stop()).await {
             tracing::error!(%error, "the shards could not be stopped");
+        }
+    }
+}
+
+async fn join(tasks: Vec<JoinHandle<()>>) {
+    for task in tasks {
+        if let Err(error) = task.await {
+            tracing::error!(%error, "a task of the server failed");
         }
     }
 }
@@ -385,7 +425,11 @@ fn settings(config: &Config, is_dev: bool) -> Settings {
             max_age_jitter: stream.max_age_jitter,
             tcp_user_timeout: stream.tcp_user_timeout,
             long_poll: stream.long_poll,
-            confirm: Confirm::Auto,
+            confirm: match config.push.confirm {
+                config::Confirm::Auto => Confirm::Auto,
+                config::Confirm::Tcp => Confirm::Tcp,
+                config::Confirm::Client => Confirm::Client,
+            },
         },
         limits: Limits {
             data_max_bytes: limits.max_data_bytes,

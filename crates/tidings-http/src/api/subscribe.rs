@@ -12,11 +12,18 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http::{HeaderValue, StatusCode, request::Parts};
-use tidings_core::{Principal, notifications::Ack, stream::Resume};
-use tidings_hub::{ConfirmBy, ConnectionId, ConnectionInfo, Format, Transport};
-use tidings_protocol::{Channel, Cursor, UserId};
+use tidings_core::{
+    Principal,
+    follow::{Followed, KeepUp},
+    notifications::Ack,
+    ports::store::StoreError,
+    stream::Resume,
+};
+use tidings_hub::{ConfirmBy, ConnectionId, ConnectionInfo, Format, MayListen, Transport};
+use tidings_protocol::{Channel, CloseReason, Cursor, UserId};
 
 use crate::{
+    api::wire::unavailable,
     app::App,
     caller::{Caller, StreamCaller, denied},
     problem::{Code, Problem, ProblemBody},
@@ -27,7 +34,8 @@ use crate::{
 };
 
 /// The query parameters of a stream.
-const PARAMETERS: [&str; 6] = ["channel", "envelope", "replay", "last_event_id", "lastEventId", "Last-Event-ID"];
+const PARAMETERS: [&str; 7] =
+    ["channel", "envelope", "replay", "follows", "last_event_id", "lastEventId", "Last-Event-ID"];
 
 /// Headers of requests that a proxy passed on, be it one that nobody has configured (RFC 7239, RFC 9110 §7.6.3).
 const FORWARDED: [&str; 3] = ["x-forwarded-for", "forwarded", "via"];
@@ -42,6 +50,7 @@ const FORWARDED: [&str; 3] = ["x-forwarded-for", "forwarded", "via"];
         ("channel" = Option<Vec<String>>, Query, explode = true, description = "The channels, each as a parameter of its own"),
         ("envelope" = Option<bool>, Query, description = "1: the data of each frame is {id, channel, event, data, sent_at}"),
         ("replay" = Option<String>, Query, description = "A number or `all`: each channel's last events first; `unread`: the unread notifications of the inbox first, oldest first. Ignored with a cursor"),
+        ("follows" = Option<bool>, Query, description = "1: the channels too that the token's user follows, as they change"),
         ("last_event_id" = Option<String>, Query, description = "A cursor to resume from; also lastEventId and Last-Event-ID. The header wins"),
         ("ticket" = Option<String>, Query, description = "A ticket from POST /v1/tickets, for clients that cannot set headers"),
         ("Last-Event-ID" = Option<String>, Header, description = "A cursor to resume from"),
@@ -60,7 +69,8 @@ pub async fn subscribe(
 ) -> Result<Response, Problem> {
     let settings = app.settings();
     let query = Query::parse(query.as_deref(), &PARAMETERS)?;
-    let channels = channels_of(&app, &settings, &caller.principal, &query)?;
+    let mut channels = channels_of(&app, &settings, &caller.principal, &query)?;
+    let follows = query.flag("follows")?;
     let format = match (transport, query.flag("envelope")?) {
         (Transport::LongPoll, _) => Format::Json,
         (Transport::Sse, true) => Format::SseEnvelope,
@@ -94,6 +104,13 @@ pub async fn subscribe(
     if let (Some(user), Resume::After(cursor)) = (caller.principal.user(), &resume) {
         acknowledge(&app, user, cursor);
     }
+    let mut keep_up = None;
+    if follows {
+        match follow(&app, &settings, &caller.principal, &mut channels).await? {
+            Ok(how) => keep_up = Some(how),
+            Err(error) => return come_back(&app, &settings, transport, error),
+        }
+    }
     let now = app.clock().now();
     let is_resume = last_event_id.is_some();
     let expires_in = caller.principal.expires_at().map(|at| Duration::from_millis(at.saturating_sub(now)));
@@ -107,7 +124,13 @@ pub async fn subscribe(
         // Collected anew, so that one channel lies within.
         channels: channels.into_iter().collect(),
     };
-    let stream = app.streams.open(info, format, settings.stream.live.limits, resume);
+    let mut stream = app.streams.open(info, format, settings.stream.live.limits, resume);
+    if let Some(how) = keep_up
+        && let Err(error) = stream.keep_up(how).await
+    {
+        // It is closed, and says so itself.
+        tracing::warn!(cause = %error.cause, "a stream cannot keep up with what is followed");
+    }
     match transport {
         Transport::LongPoll => {
             let polled = long_poll::LongPoll {
@@ -223,6 +246,41 @@ fn channels_of(app: &App, settings: &Settings, who: &Principal, query: &Query) -
         return Err(Problem::new(Code::ChannelMissing, detail));
     }
     Ok(channels)
+}
+
+/// Adds what the user follows, as far as they may listen to it and there is room. Answers how the stream is to keep
+/// up with it.
+async fn follow<'a>(
+    app: &'a App,
+    settings: &Settings,
+    who: &Principal,
+    channels: &mut Vec<Channel>,
+) -> Result<Result<KeepUp<'a>, StoreError>, Problem> {
+    let Some(user) = who.user() else {
+        return Err(Problem::new(Code::InvalidQuery, "follows: only a token's user follows channels"));
+    };
+    let store = &*app.notifier.store;
+    let followed = match Followed::of(user, store, &app.streams.hub).await {
+        Ok(followed) => followed,
+        Err(error) => return Ok(Err(error)),
+    };
+    let (who, namespaces) = (who.clone(), app.streams.namespaces.clone());
+    let may_listen: MayListen = Arc::new(move |channel| who.may_subscribe(channel, &namespaces.load()).is_ok());
+    let (named, channels_max) = (channels.len(), settings.limits.channels_per_stream);
+    let own: HashSet<_> = channels.iter().cloned().collect();
+    let others = followed.channels.iter().filter(|channel| !own.contains(*channel) && may_listen(channel));
+    channels.extend(others.take(channels_max.saturating_sub(named)).cloned());
+    Ok(Ok(KeepUp { store, named, channels_max, may_listen, followed }))
+}
+
+/// The store cannot be used, and a stream needs it. A native EventSource would never come back from an error.
+fn come_back(app: &App, settings: &Settings, transport: Transport, error: StoreError) -> Result<Response, Problem> {
+    let problem = unavailable(error);
+    if transport == Transport::LongPoll {
+        return Err(problem);
+    }
+    app.streams.hub.counters().on_shed(transport, CloseReason::Error);
+    Ok(sse::respond_ended(CloseReason::Error, settings.stream.random_retry_ms()))
 }
 
 /// One user or address must not take all the streams of a node.

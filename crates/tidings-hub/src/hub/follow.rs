@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher as _, RandomState},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll, Waker},
 };
 
@@ -206,6 +206,7 @@ impl Hub {
         let Some(place) = state.registry.place(number).cloned() else { return };
         match place {
             Place::Session(session) => {
+                session.has_left.store(true, Relaxed);
                 session.queue.lock().forget(channel);
                 // It waits for its first fence still, and for this marker among others.
                 let is_awaited = *session.awaited.lock() > 0;

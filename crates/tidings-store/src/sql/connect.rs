@@ -54,6 +54,15 @@ impl DatabaseConfig {
         let acquire_timeout = Duration::from_secs(10);
         Self { url: url.into(), data_dir: data_dir.into(), max_connections: 16, acquire_timeout }
     }
+
+    /// The file, if it is SQLite's.
+    pub fn sqlite_file(&self) -> Option<PathBuf> {
+        match self.url.split_once(':') {
+            None if self.url == "sqlite" => Some(self.data_dir.join(SQLITE_FILE)),
+            Some(("sqlite", path)) => Some(path.strip_prefix("//").unwrap_or(path).into()),
+            _ => None,
+        }
+    }
 }
 
 /// Why a URL leads to no database.
@@ -84,12 +93,11 @@ pub enum UrlError {
 impl Database {
     /// Makes ready to connect. Connections are made when they are needed.
     pub(crate) fn connect(config: &DatabaseConfig) -> Result<Self, UrlError> {
-        let url = config.url.as_str();
-        if url == "sqlite" {
-            return sqlite(&config.data_dir.join(SQLITE_FILE), config);
+        if let Some(file) = config.sqlite_file() {
+            return sqlite(&file, config);
         }
+        let url = config.url.as_str();
         match url.split_once(':') {
-            Some(("sqlite", path)) => sqlite(Path::new(path.strip_prefix("//").unwrap_or(path)), config),
             Some(("postgres" | "postgresql", _)) => postgres(config),
             Some(("mysql" | "mariadb", _)) => my_sql(config),
             Some((scheme, _)) => Err(UrlError::Scheme(scheme.chars().take(20).collect())),

@@ -12,7 +12,7 @@ use rustix::process::{Resource, getrlimit};
 use tidings_broker::embedded;
 
 use super::{DoctorArguments, Exit, Failure};
-use crate::config::Config;
+use crate::{config::Config, wiring};
 
 /// Below this much room the log may soon be unable to grow: its history limit, and a checkpoint.
 const DISK_SPARE_BYTES: u64 = 1 << 30;
@@ -60,6 +60,7 @@ pub(crate) async fn run(arguments: &DoctorArguments) -> Result<(), Failure> {
         disk(&config.data_dir),
         open_files(config.limits.max_connections),
     ];
+    findings.push(store(&config).await);
     findings.extend(certificate(&config));
     findings.extend(jwks(&config).await);
     findings.push(server(&config).await);
@@ -135,6 +136,24 @@ fn log(dir: &Path) -> Finding {
         report.schema_version
     );
     finding(Verdict::Good, "log", text)
+}
+
+async fn store(config: &Config) -> Finding {
+    match wiring::store::schema(config).await {
+        Err(error) => finding(Verdict::Bad, "store", format!("{error:#}")),
+        Ok(None) => finding(Verdict::Good, "store", "none yet"),
+        Ok(Some(schema)) if schema.found > schema.known => {
+            let (found, known) = (schema.found, schema.known);
+            finding(Verdict::Bad, "store", format!("written by a newer version (schema {found}, known is {known})"))
+        }
+        Ok(Some(schema)) => {
+            let text = match schema.found == schema.known {
+                true => format!("{:?} can be used, schema {}", config.store.url, schema.found),
+                false => format!("{:?}: `serve` brings schema {} to {}", config.store.url, schema.found, schema.known),
+            };
+            finding(Verdict::Good, "store", text)
+        }
+    }
 }
 
 fn disk(dir: &Path) -> Finding {

@@ -14,6 +14,7 @@ mod print_event;
 mod publish;
 mod push;
 mod serve;
+mod store;
 mod subscribe;
 mod token;
 
@@ -132,6 +133,9 @@ pub enum Command {
     /// Check and show the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Look after the tables of inboxes.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Make ready a database that events are taken from.
     #[command(subcommand)]
     Outbox(OutboxCommand),
@@ -408,6 +412,17 @@ pub enum ConfigCommand {
     },
 }
 
+/// `tidings store`
+#[derive(Debug, Clone, Subcommand)]
+pub enum StoreCommand {
+    /// Make the tables, or bring them to this version. `serve` does it too.
+    Migrate(ConfigArguments),
+    /// Say which database it is, how much is in it, and which version its tables have.
+    Status(ConfigArguments),
+    /// Count all inboxes again and compare. Changes nothing; a large store takes a while.
+    Verify(ConfigArguments),
+}
+
 /// `tidings outbox`
 #[derive(Debug, Clone, Subcommand)]
 pub enum OutboxCommand {
@@ -444,6 +459,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::Notify(arguments) => notify::run(arguments),
         Command::Subscribe(arguments) => subscribe::run(arguments),
         Command::Token(arguments) => token::run(arguments),
+        Command::Store(command) => runtime().and_then(|runtime| runtime.block_on(store::run(command))),
         Command::Outbox(command) => outbox::run(&command),
         Command::Push(command) => push::run(command),
         Command::Config(command) => config::run(command),

@@ -18,6 +18,7 @@ pub mod reference;
 mod schema;
 mod sections;
 mod show;
+mod store;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -40,6 +41,7 @@ pub use self::{
     problem::{ConfigErrors, Origin, Problem},
     push::{Confirm, FcmSection, PushConfig, WebPushSection},
     sections::{BrokerConfig, LimitsConfig, LogConfig, LogFormat, ServerConfig, StreamConfig, TlsConfig},
+    store::{NotificationsConfig, StoreConfig, StoreUrl},
     values::{BrokerUrl, Network, RetryRange, Secret},
 };
 
@@ -63,6 +65,10 @@ pub struct Config {
     pub auth: AuthConfig,
     /// The log of events.
     pub broker: BrokerConfig,
+    /// Where inboxes are.
+    pub store: StoreConfig,
+    /// How notifications are dealt with.
+    pub notifications: NotificationsConfig,
     /// What clients hold open.
     pub stream: StreamConfig,
     /// HTTP.
@@ -86,6 +92,8 @@ impl Default for Config {
             log: LogConfig::default(),
             auth: AuthConfig::default(),
             broker: BrokerConfig::default(),
+            store: StoreConfig::default(),
+            notifications: NotificationsConfig::default(),
             stream: StreamConfig::default(),
             server: ServerConfig::default(),
             tls: TlsConfig::default(),

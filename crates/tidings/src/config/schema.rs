@@ -13,7 +13,7 @@ use super::{
 pub(super) const ANY_NAME: &str = "NAME";
 
 /// Keys that a later version will have. Whoever sets one must not believe that it works.
-const LATER: [&[&str]; 2] = [&["store"], &["namespaces", ANY_NAME, "presence"]];
+const LATER: [&[&str]; 1] = [&["namespaces", ANY_NAME, "presence"]];
 
 /// Whether a value would be accepted at a path, all else being default.
 pub(super) fn check(path: &[String], node: Node) -> Result<(), NodeError> {

@@ -28,10 +28,10 @@ const QUEUE_TO_DATA_MIN: usize = 4;
 /// More often than the first is work for nothing; after the second the database ends a session that is silent.
 const OUTBOX_POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(30));
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(60 * 60);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// All that is wrong: keys and what would be accepted. Never the value of a secret.
 pub(super) fn validate(config: &Config) -> Vec<(String, String)> {
@@ -47,6 +47,7 @@ pub(super) fn validate(config: &Config) -> Vec<(String, String)> {
     outbox(config, &mut found);
     auth(config, &mut found);
     broker(config, &mut found);
+    super::store::validate(&config.store, &config.notifications, &mut found);
     stream(config, &mut found);
     server(config, &mut found);
     tls(config, &mut found);

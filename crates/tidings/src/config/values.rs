@@ -41,7 +41,14 @@ pub(super) mod human_duration {
     use super::*;
 
     pub(in crate::config) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&humantime::format_duration(*duration))
+        const DAY_SECS: u64 = 24 * 60 * 60;
+        // Its months are parts of a year, which nobody wrote.
+        match (duration.as_secs(), duration.subsec_nanos()) {
+            (secs, 0) if secs > DAY_SECS && secs % DAY_SECS == 0 => {
+                serializer.collect_str(&format_args!("{}d", secs / DAY_SECS))
+            }
+            _ => serializer.collect_str(&humantime::format_duration(*duration)),
+        }
     }
 
     pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

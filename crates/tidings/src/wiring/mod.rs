@@ -1,0 +1,4 @@
+//! From the configuration to the parts of a server.
+
+pub(crate) mod notifications;
+pub(crate) mod store;
