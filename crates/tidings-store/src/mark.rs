@@ -134,7 +134,7 @@ async fn apply(
     if kinds.is_empty() {
         return Ok(0);
     }
-    let slots = if mark == Mark::Unread { free_slots(on, user, &rows, &args).await? } else { Vec::new() };
+    let slots = if mark == Mark::Unread { free_slots(on, user, &rows, &args, now).await? } else { Vec::new() };
     let sql = format!("UPDATE tidings_inbox SET {} WHERE {rows}", change.set);
     let changed = on.execute(&sql, args).await?;
     if !slots.is_empty() {
@@ -154,7 +154,12 @@ async fn free_slots(
     user: &UserId,
     rows: &str,
     args: &[Value],
+    now: Millis,
 ) -> Result<Vec<(String, i64)>, SqlError> {
+    // What has expired stands in nobody's way.
+    let sql = "UPDATE tidings_inbox SET collapse_slot = NULL
+               WHERE user_id = ? AND expires_at <= ? AND collapse_slot IS NOT NULL";
+    on.execute(sql, args![user.as_str(), now]).await?;
     let join = on.dialect().join();
     let sql = format!(
         "SELECT n.collapse, MAX(n.id)

@@ -108,7 +108,7 @@ pub(crate) async fn put(
 
 async fn put_chunk(on: &mut Session, rows: &[(&str, &Brief)], is_told: bool, now: Millis) -> Result<usize, SqlError> {
     let dialect = on.dialect();
-    let superseded = make_room(on, rows).await?;
+    let superseded = make_room(on, rows, now).await?;
     let rows: Vec<(&str, &Brief)> =
         rows.iter().copied().filter(|(user, brief)| !superseded.contains(&(*user, brief.id))).collect();
     if !superseded.is_empty() {
@@ -152,7 +152,11 @@ async fn put_chunk(on: &mut Session, rows: &[(&str, &Brief)], is_told: bool, now
 }
 
 /// Removes the unread ones whose place is taken, and answers which of the new ones have been superseded.
-async fn make_room<'a>(on: &mut Session, rows: &[(&'a str, &'a Brief)]) -> Result<BTreeSet<(&'a str, i64)>, SqlError> {
+async fn make_room<'a>(
+    on: &mut Session,
+    rows: &[(&'a str, &'a Brief)],
+    now: Millis,
+) -> Result<BTreeSet<(&'a str, i64)>, SqlError> {
     let mut superseded = BTreeSet::new();
     let mut newest: BTreeMap<(&str, &str), i64> = BTreeMap::new();
     for (user, brief) in rows {
@@ -168,7 +172,7 @@ async fn make_room<'a>(on: &mut Session, rows: &[(&'a str, &'a Brief)]) -> Resul
     let list = dialect.list("l", &[Column::Text("user_id"), Column::Text("slot"), Column::Int("id")]);
     let join = dialect.join();
     let sql = format!(
-        "SELECT {REMOVED}, l.id FROM {list}
+        "SELECT {REMOVED}, l.id, i.expires_at FROM {list}
          {join} tidings_inbox AS i ON i.user_id = l.user_id AND i.collapse_slot = l.slot"
     );
     let taken = on.query(&sql, args![json_rows(newest.iter().map(|((user, slot), id)| (user, slot, id)))]).await?;
@@ -176,7 +180,8 @@ async fn make_room<'a>(on: &mut Session, rows: &[(&'a str, &'a Brief)]) -> Resul
     for row in &taken {
         let old = Removed::of(row)?;
         let new = row.int(REMOVED_COLUMNS)?;
-        if old.id < new {
+        // What has expired stands in nobody's way.
+        if old.id < new || row.natural(REMOVED_COLUMNS + 1)? <= now {
             removed.push(old);
             continue;
         }

@@ -39,6 +39,12 @@ impl Fixture {
         Self { store, config, on, _dir: dir }
     }
 
+    /// An empty database of the same sort.
+    pub(crate) async fn another(&self) -> (DatabaseConfig, TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        (Self::config(self.on, &dir).await, dir)
+    }
+
     /// An empty database.
     async fn config(on: On, dir: &TempDir) -> DatabaseConfig {
         let url = match on {
