@@ -44,6 +44,8 @@ pub struct App {
     pub(crate) acknowledging: Arc<Semaphore>,
     /// Who must not come back yet.
     pub(crate) blocks: Blocks,
+    /// Another path of the stream of `GET /v1/subscribe`.
+    pub(crate) alarm_path: Option<String>,
     /// This node, for the life of the process.
     pub node: Arc<str>,
     settings: ArcSwap<Settings>,
@@ -64,6 +66,8 @@ pub struct AppParts {
     pub rate_limiter: RateLimiter,
     /// Whose word on a client's address counts.
     pub trusted_proxies: TrustedProxies,
+    /// Another path of the stream of `GET /v1/subscribe`.
+    pub alarm_path: Option<String>,
     /// What an operator has set.
     pub settings: Settings,
     /// The version that is running.
@@ -73,8 +77,17 @@ pub struct AppParts {
 impl App {
     /// Puts the parts together.
     pub fn new(parts: AppParts) -> Arc<Self> {
-        let AppParts { streams, notifier, push, authenticator, rate_limiter, trusted_proxies, settings, version } =
-            parts;
+        let AppParts {
+            streams,
+            notifier,
+            push,
+            authenticator,
+            rate_limiter,
+            trusted_proxies,
+            alarm_path,
+            settings,
+            version,
+        } = parts;
         let publisher = Publisher { broker: streams.broker.clone(), namespaces: streams.namespaces.clone() };
         let metrics = Arc::new(Metrics::new(&streams, notifier.clone(), authenticator.clone(), version));
         Arc::new(Self {
@@ -88,6 +101,7 @@ impl App {
             metrics,
             acknowledging: Arc::new(Semaphore::new(ACKNOWLEDGING_MAX)),
             blocks: Blocks::default(),
+            alarm_path,
             node: format!("{:016x}", rand::random::<u64>()).into(),
             settings: ArcSwap::from_pointee(settings),
             is_draining: AtomicBool::new(false),

@@ -109,6 +109,11 @@ pub fn router(app: Arc<App>) -> Router {
     // Without the badge of an outside service, which would be sent the URL of the description.
     let viewer = utoipa_swagger_ui::Config::default().validator_url("none");
     let docs = utoipa_swagger_ui::SwaggerUi::new("/docs").url("/openapi.json", openapi).config(viewer);
+    let calls = match &app.alarm_path {
+        // For clients that have a path built in.
+        Some(path) => calls.route(path, get(api::subscribe::subscribe)),
+        None => calls,
+    };
     calls
         .route("/", get(api::operations::page))
         .merge(docs)

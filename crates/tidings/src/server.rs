@@ -170,6 +170,7 @@ impl Tidings {
             authenticator: authenticator.clone(),
             rate_limiter: RateLimiter::new(rate_limits(&config), clock.clone()),
             trusted_proxies: trusted_proxies(&config)?,
+            alarm_path: config.notifications.alarm_path.clone(),
             settings: settings(&config, is_dev),
             version: VERSION,
         });

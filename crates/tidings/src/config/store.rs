@@ -94,6 +94,8 @@ pub struct NotificationsConfig {
     /// How often it is looked for those.
     #[serde(with = "human_duration")]
     pub sweep_every: Duration,
+    /// Another path of the stream of `GET /v1/subscribe`.
+    pub alarm_path: Option<String>,
 }
 
 impl Default for NotificationsConfig {
@@ -105,6 +107,7 @@ impl Default for NotificationsConfig {
             escalate_rows: 5000,
             sweep_rows: 1000,
             sweep_every: Duration::from_secs(60),
+            alarm_path: None,
         }
     }
 }
@@ -130,11 +133,46 @@ pub(super) fn validate(store: &StoreConfig, notifications: &NotificationsConfig,
         found.number(key, rows, 1, 100_000);
     }
     found.duration("notifications.sweep_every", notifications.sweep_every, SECOND, 24 * HOUR);
+    if let Some(path) = &notifications.alarm_path
+        && !is_free_path(path)
+    {
+        let taken = OWN_PATHS.join(", ");
+        let accepted = format!(
+            "accepted are paths of `A-Z a-z 0-9 _ - . ~`, as in \"/api/alarms\", that do not begin with any of {taken}"
+        );
+        found.add("notifications.alarm_path", accepted);
+    }
+}
+
+/// The first parts of the paths that the server has.
+const OWN_PATHS: [&str; 8] = ["/v1", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics", "/admin", "/stomp"];
+
+/// Whether a path leads nowhere yet, and is no pattern.
+fn is_free_path(path: &str) -> bool {
+    let Some(rest) = path.strip_prefix('/') else { return false };
+    let is_part = |part: &str| {
+        !part.is_empty()
+            && !part.chars().all(|c| c == '.')
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '~'))
+    };
+    rest.split('/').all(is_part) && !OWN_PATHS.iter().any(|own| own[1..] == *rest.split('/').next().unwrap_or_default())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_path_of_the_stream_is_one_that_is_free() {
+        for path in ["/api/v1/users/alarm/subscribe", "/alarms", "/v1x/a"] {
+            assert!(is_free_path(path), "{path}");
+        }
+        for path in
+            ["", "/", "alarms", "//a", "/a/", "/v1/alarms", "/docs", "/docs/x", "/{id}", "/a?b", "/a b", "/../a", "/é"]
+        {
+            assert!(!is_free_path(path), "{path}");
+        }
+    }
 
     #[test]
     fn a_password_is_not_shown() {

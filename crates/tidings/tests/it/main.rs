@@ -18,6 +18,7 @@ mod guide;
 mod hostile;
 mod nginx;
 mod node;
+mod notifications;
 mod operations;
 mod operations_page;
 mod page;
