@@ -6,10 +6,12 @@ use async_trait::async_trait;
 use tidings_hub::{Interest, Registration, Tick, Time};
 use tidings_protocol::{Channel, Cursor, Event, EventId, GapReason, LoggedEvent, Partition, PartitionCursor, Position};
 
+pub mod ingest;
 pub mod presence;
 pub mod push;
 pub mod store;
 
+pub use ingest::{Ingest, IngestStatus};
 pub use presence::{Confirmations, FollowListeners};
 pub use push::{PushError, PushSender, PushVerdict};
 pub use store::{AcceptError, Store};

@@ -1,5 +1,7 @@
 //! The Prometheus metrics of one server. No globals: two servers in one process count apart.
 
+mod ingest;
+
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::RwLock;
@@ -14,10 +16,15 @@ use prometheus_client::{
     },
     registry::Registry,
 };
-use tidings_core::{notifications::Notifier, ports::Broker, stream::Streams};
+use tidings_core::{
+    notifications::Notifier,
+    ports::{Broker, Ingest},
+    stream::Streams,
+};
 use tidings_hub::{Hub, Transport, counters::DELIVERY_BOUNDS_MILLIS};
 use tidings_protocol::CloseReason;
 
+use self::ingest::Sources;
 use crate::{auth::Authenticator, tls::Handshake};
 
 /// What became of a client that came back.
@@ -87,6 +94,7 @@ pub struct Metrics {
     refused: Family<CodeLabel, Counter>,
     resumes: Family<OutcomeLabel, Counter>,
     handshakes: Family<HandshakeLabel, Counter>,
+    sources: Sources,
 }
 
 impl Metrics {
@@ -133,6 +141,8 @@ impl Metrics {
             prometheus_client::metrics::info::Info::new([("version", version)]),
         );
         registry.register_collector(Box::new(Observed { hub, broker, notifier, authenticator }));
+        let sources = Sources::default();
+        registry.register_collector(Box::new(sources.clone()));
         Self {
             registry,
             published,
@@ -142,7 +152,13 @@ impl Metrics {
             refused,
             resumes,
             handshakes,
+            sources,
         }
+    }
+
+    /// Shows the numbers of a source from now on.
+    pub fn watch(&self, source: Arc<dyn Ingest>) {
+        self.sources.add(source);
     }
 
     /// An event was accepted.

@@ -42,7 +42,7 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 pub use ddl::{Database, UnknownDatabase};
-pub use status::{OutboxHandle, OutboxStatus};
+pub use status::OutboxHandle;
 
 /// The table, where no other is configured.
 pub const DEFAULT_TABLE: &str = "tidings_outbox";
@@ -56,6 +56,8 @@ const TABLE_MAX_BYTES: usize = 63 - FAILED_SUFFIX.len();
 /// Which table, and how it is read.
 #[derive(Clone)]
 pub struct OutboxConfig {
+    /// What it is called in the log and in metrics.
+    pub name: String,
     /// The application's database: `postgres://…`, `mysql://…` or `sqlite:PATH`.
     pub url: String,
     /// The table in it.
@@ -164,8 +166,8 @@ impl Outbox {
     ///
     /// When the URL names no database that we know.
     pub fn new(config: OutboxConfig, sink: Arc<dyn OutboxSink>) -> Result<Self, UnknownDatabase> {
-        let database = Database::of_url(&config.url)?;
-        let handle = OutboxHandle::new(database, config.table.as_str());
+        Database::of_url(&config.url)?;
+        let handle = OutboxHandle::new(config.name.clone());
         Ok(Self { config, sink, handle })
     }
 
@@ -179,6 +181,16 @@ impl Outbox {
     pub async fn run(self, stop: CancellationToken) {
         drain::Drain::new(self.config, self.sink, self.handle).run(stop).await;
     }
+}
+
+/// Connects to an outbox's database once, and sees whether its tables are as they should be. Answers how many rows
+/// wait there, or why it cannot be drained.
+pub async fn check(config: &OutboxConfig) -> Result<u64, String> {
+    let database = Database::of_url(&config.url).map_err(|error| error.to_string())?;
+    let mut link = link::Link::connect(config, database).await.map_err(|error| error.to_string())?;
+    let waiting = link.waiting().await.map_err(|error| error.to_string());
+    link.close().await;
+    waiting
 }
 
 #[cfg(test)]

@@ -34,7 +34,8 @@ use crate::{
     clock::SystemClock,
     config::{self, Access, Config},
     dev::DevSecrets,
-    secret_file, wiring,
+    secret_file,
+    wiring::{self, outbox::Outboxes},
 };
 
 /// Room in a request's head besides its URL: cookies, a token of 8 KiB, what proxies add.
@@ -71,6 +72,7 @@ pub struct Tidings {
     /// What is done with notifications. It needs the log, and ends before it.
     workers: Vec<JoinHandle<()>>,
     tasks: Vec<JoinHandle<()>>,
+    outboxes: Outboxes,
     shards: Shards,
 }
 
@@ -174,11 +176,12 @@ impl Tidings {
             settings: settings(&config, is_dev),
             version: VERSION,
         });
+        let outboxes = Outboxes::start(&config, &app, &namespaces)?;
         let stop = CancellationToken::new();
         let delivery = Delivery { hub, namespaces: namespaces.clone(), clock };
         let tasks = vec![tokio::spawn(delivery.run(feed)), tokio::spawn(authenticator.run(stop.clone()))];
         let workers = notifier.start(&stop);
-        Ok(Self { app, broker, store, namespaces, tls, config, is_dev, stop, workers, tasks, shards })
+        Ok(Self { app, broker, store, namespaces, tls, config, is_dev, stop, workers, tasks, outboxes, shards })
     }
 
     /// All routes: the API under `/v1`, `/docs` and `/openapi.json`, the page at `/`, `/healthz`,
@@ -287,6 +290,7 @@ impl Tidings {
         let needs_restart = [
             ("listen", old.listen != self.config.listen),
             ("data_dir", old.data_dir != self.config.data_dir),
+            ("outbox", old.outbox != self.config.outbox),
             ("broker", old.broker != self.config.broker),
             ("store", old.store != self.config.store),
             ("notifications", old.notifications != self.config.notifications),
@@ -301,6 +305,8 @@ impl Tidings {
 
     /// Stops the tasks and closes the log and the store, with all that was accepted on disk.
     pub async fn close(self) {
+        // What it has taken has to be taken by the log too.
+        self.outboxes.stop().await;
         self.stop.cancel();
         join(self.workers).await;
         self.broker.shutdown().await;

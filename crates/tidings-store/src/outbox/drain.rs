@@ -253,7 +253,10 @@ impl Drain {
     }
 
     fn count(&self, taken: &[(i64, Target, Taken)], refused: &[(i64, String)]) {
-        let of = |what: Target| taken.iter().filter(|(_, target, _)| *target == what).count() as u64;
+        let of = |what: Target| {
+            let is_new = |(_, target, taken): &&(i64, Target, Taken)| *target == what && *taken == Taken::New;
+            taken.iter().filter(is_new).count() as u64
+        };
         let duplicates = taken.iter().filter(|(.., taken)| *taken == Taken::Duplicate).count() as u64;
         self.handle.update(|status| {
             status.events_total += of(Target::Event);
@@ -263,7 +266,7 @@ impl Drain {
         });
         if let Some((id, reason)) = refused.first() {
             let count = refused.len();
-            tracing::warn!(outbox = self.handle.status().name, count, id, reason, "rows of the outbox were put aside");
+            tracing::warn!(outbox = self.config.name, count, id, reason, "rows of the outbox were put aside");
         }
     }
 }
@@ -300,12 +303,13 @@ mod tests {
     async fn take(sink: Fussy, payloads: &[&str], is_in_doubt: bool) -> (Verdicts, Vec<String>) {
         let sink = Arc::new(sink);
         let config = OutboxConfig {
+            name: String::new(),
             url: String::new(),
             table: Table::default(),
             payload_max_bytes: 100,
             poll_max: Duration::from_secs(1),
         };
-        let drain = Drain::new(config, sink.clone(), OutboxHandle::new(Database::Sqlite, "t"));
+        let drain = Drain::new(config, sink.clone(), OutboxHandle::new("t".to_owned()));
         let rows = payloads.iter().zip(1..).map(|(payload, id): (_, i64)| {
             (id, OutboxRow { payload: payload.as_bytes().to_vec(), key: id.to_string() })
         });

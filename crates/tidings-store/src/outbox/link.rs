@@ -213,6 +213,15 @@ impl Link {
         })
     }
 
+    /// How many rows wait.
+    pub(super) async fn waiting(&mut self) -> Result<u64, LinkError> {
+        let sql = format!("SELECT COUNT(*) FROM {}", self.table.as_str());
+        let waiting: i64 = on!(self, connection => async {
+            sqlx::query(AssertSqlSafe(sql)).fetch_one(connection).await?.try_get_unchecked(0)
+        })?;
+        Ok(waiting.unsigned_abs())
+    }
+
     /// Deletes rows; those that are refused are put aside with their reasons. All of it or nothing.
     pub(super) async fn settle(&mut self, done: &[i64], refused: &[(i64, String)]) -> Result<(), LinkError> {
         let ids: Vec<_> = done.iter().chain(refused.iter().map(|(id, _)| id)).map(i64::to_string).collect();

@@ -3,48 +3,24 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tidings_core::ports::{Ingest, IngestStatus};
 
-use super::Database;
-
-/// How a table is being drained, for metrics, readiness and the doctor.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct OutboxStatus {
-    /// Which table, e.g. `postgres tidings_outbox`.
-    pub name: String,
-    /// Whether this node drains it; else another one does, or nobody can.
-    pub is_leader: bool,
-    /// Rows that became events.
-    pub events_total: u64,
-    /// Rows that became notifications.
-    pub notifications_total: u64,
-    /// Rows, of both, that had been taken before.
-    pub duplicates_total: u64,
-    /// Rows that were refused and put aside.
-    pub parked_total: u64,
-    /// How often the database said that there are rows.
-    pub wakes_total: u64,
-    /// How long the oldest row had waited when this node looked last; 0 if there was none.
-    pub lag_ms: u64,
-    /// Why rows are not being taken, if they are not.
-    pub trouble: Option<String>,
-}
-
-/// Shows the status of an outbox, from anywhere.
+/// Shows how an outbox is being drained, from anywhere.
 #[derive(Debug, Clone)]
-pub struct OutboxHandle(Arc<Mutex<OutboxStatus>>);
+pub struct OutboxHandle(Arc<Mutex<IngestStatus>>);
 
-impl OutboxHandle {
-    pub(super) fn new(database: Database, table: &str) -> Self {
-        let name = format!("{} {table}", database.as_str());
-        Self(Arc::new(Mutex::new(OutboxStatus { name, ..OutboxStatus::default() })))
-    }
-
-    /// The status now.
-    pub fn status(&self) -> OutboxStatus {
+impl Ingest for OutboxHandle {
+    fn status(&self) -> IngestStatus {
         self.0.lock().clone()
     }
+}
 
-    pub(super) fn update(&self, change: impl FnOnce(&mut OutboxStatus)) {
+impl OutboxHandle {
+    pub(super) fn new(name: String) -> Self {
+        Self(Arc::new(Mutex::new(IngestStatus { name, ..IngestStatus::default() })))
+    }
+
+    pub(super) fn update(&self, change: impl FnOnce(&mut IngestStatus)) {
         change(&mut self.0.lock());
     }
 

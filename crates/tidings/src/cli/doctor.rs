@@ -61,6 +61,7 @@ pub(crate) async fn run(arguments: &DoctorArguments) -> Result<(), Failure> {
         open_files(config.limits.max_connections),
     ];
     findings.push(store(&config).await);
+    findings.extend(outboxes(&config).await);
     findings.extend(certificate(&config));
     findings.extend(jwks(&config).await);
     findings.push(server(&config).await);
@@ -154,6 +155,19 @@ async fn store(config: &Config) -> Finding {
             finding(Verdict::Good, "store", text)
         }
     }
+}
+
+async fn outboxes(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    // What the configuration holds has been checked.
+    for outbox in wiring::outbox::settings(config).unwrap_or_default() {
+        let name = &outbox.name;
+        findings.push(match tidings_store::outbox::check(&outbox).await {
+            Ok(waiting) => finding(Verdict::Good, "outbox", format!("{name} can be drained, {waiting} rows wait")),
+            Err(cause) => finding(Verdict::Bad, "outbox", format!("{name}: {cause}")),
+        });
+    }
+    findings
 }
 
 fn disk(dir: &Path) -> Finding {

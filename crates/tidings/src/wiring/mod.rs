@@ -1,4 +1,5 @@
 //! From the configuration to the parts of a server.
 
 pub(crate) mod notifications;
+pub(crate) mod outbox;
 pub(crate) mod store;

@@ -21,6 +21,7 @@ mod node;
 mod notifications;
 mod operations;
 mod operations_page;
+mod outbox;
 mod page;
 mod plain_server;
 mod publish;

@@ -72,6 +72,7 @@ impl Application {
     /// The configuration for its table.
     pub(super) fn config(&self) -> OutboxConfig {
         OutboxConfig {
+            name: "test".to_owned(),
             url: self.url.clone(),
             table: Table::default(),
             payload_max_bytes: 100_000,

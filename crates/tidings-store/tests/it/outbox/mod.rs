@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use tidings_core::ports::Ingest as _;
 use tidings_store::outbox::{Database, Outbox, OutboxConfig, OutboxHandle};
 use tidings_testkit::{
     databases::{DatabaseServer, Engine},
