@@ -29,6 +29,8 @@ pub struct Namespace {
     pub durable: bool,
     /// Whether a new subscriber gets the channel's last event first.
     pub retain: bool,
+    /// Whether account is kept of who listens.
+    pub presence: bool,
     /// How long an event that conflates may wait for a newer one.
     pub conflate_window: Duration,
     /// Who may listen.
@@ -44,6 +46,7 @@ impl Default for Namespace {
             history_ttl: Duration::from_secs(3600),
             durable: true,
             retain: false,
+            presence: false,
             conflate_window: Duration::from_millis(100),
             subscribe: vec![Who::Token],
             publish: vec![Who::Token],

@@ -12,7 +12,7 @@ pub mod push;
 pub mod store;
 
 pub use ingest::{Ingest, IngestStatus};
-pub use presence::{Confirmations, FollowListeners};
+pub use presence::{Confirmations, FollowListeners, Presence, UserListener};
 pub use push::{PushError, PushSender, PushVerdict};
 pub use store::{AcceptError, Store};
 

@@ -1,11 +1,15 @@
 //! What the node knows of those who are connected to it.
 
+mod book;
+mod node;
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tidings_hub::{Confirming, Hub};
 use tidings_protocol::{EventId, UserId};
 
+pub use self::node::{JOIN, LEAVE, NodePresence, NodePresenceParts};
 use crate::ports::{Clock, Confirmations};
 
 /// How often connections are looked at before what they have not confirmed counts as lost.

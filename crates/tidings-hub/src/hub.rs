@@ -5,7 +5,7 @@ use std::{
     future::poll_fn,
     net::IpAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Poll, Waker},
@@ -26,6 +26,7 @@ use crate::{
     shard::{Adoption, Handover, Inbox, Message},
     subscription::Subscription,
     waiting::QueueLimits,
+    watch::Watch,
 };
 
 mod batch;
@@ -85,6 +86,7 @@ pub struct Hub {
     counters: Counters,
     /// Whether some shard's inbox was full when something was put in.
     is_crowded: AtomicBool,
+    watch: OnceLock<Box<dyn Watch>>,
 }
 
 struct State {
@@ -185,6 +187,7 @@ impl Hub {
             interest,
             counters: Counters::default(),
             is_crowded: AtomicBool::new(false),
+            watch: OnceLock::new(),
         })
     }
 
@@ -215,6 +218,9 @@ impl Hub {
             has_left: AtomicBool::new(false),
             awaited: Mutex::new(0),
         });
+        if let Some(watch) = self.watch.get() {
+            watch.on_opened(&session.info);
+        }
         state.registry.insert(session.info.clone(), Place::Session(session.clone()));
         let mut awaited = 0;
         for number in &session.channels {
@@ -339,10 +345,21 @@ impl Hub {
         Err(state.cursor.clone())
     }
 
+    /// Tells whoever keeps account of streams from now on, before there are any. There can be one.
+    pub fn watch(&self, watch: Box<dyn Watch>) {
+        let _there_is_one = self.watch.set(watch);
+    }
+
+    fn on_ended(&self, info: Option<ConnectionInfo>) {
+        if let (Some(watch), Some(info)) = (self.watch.get(), &info) {
+            watch.on_ended(info);
+        }
+    }
+
     /// Forgets a connection that a task served.
     pub(crate) fn remove(&self, session: &Session) {
         let mut state = self.state.lock();
-        state.registry.remove(session.number);
+        self.on_ended(state.registry.remove(session.number));
         let changed = state.following.remove(session.number);
         for number in changed.as_deref().unwrap_or(&session.channels) {
             self.leave(&mut state, *number, |listeners| listeners.remove_session(session.number));
@@ -430,7 +447,7 @@ impl Hub {
     /// Forgets a connection that a shard served. Its slot stays taken until the socket is gone.
     pub(crate) fn remove_on_shard(&self, shard: u16, number: u32, channels: impl Iterator<Item = u32>) {
         let mut state = self.state.lock();
-        state.registry.remove(number);
+        self.on_ended(state.registry.remove(number));
         let changed = state.following.remove(number);
         let leave = |channel| self.leave(&mut state, channel, |listeners| listeners.remove_on_shard(shard));
         match changed {
@@ -460,7 +477,7 @@ impl Hub {
         entry.inbox.close();
         (entry.slots, entry.free_slots) = (0, Vec::new());
         for (number, info) in state.registry.on_shard(shard) {
-            state.registry.remove(number);
+            self.on_ended(state.registry.remove(number));
             state.following.remove(number);
             self.counters.on_closed(info.transport, CloseReason::Error);
         }

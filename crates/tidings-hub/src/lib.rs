@@ -20,6 +20,7 @@ mod session;
 pub mod shard;
 mod subscription;
 mod waiting;
+mod watch;
 
 pub use confirm::Confirming;
 pub use connection::{ConfirmBy, ConnectionFilter, ConnectionId, ConnectionInfo, Transport};
@@ -29,3 +30,4 @@ pub use hub::{Added, Batch, Hub, Interest, MayListen, Registration, Tick, Time};
 pub use shard::{Adoption, LiveSettings, ShardSocket, Shards};
 pub use subscription::{LaterFence, Subscription, Take};
 pub use waiting::QueueLimits;
+pub use watch::Watch;

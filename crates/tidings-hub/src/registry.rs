@@ -128,10 +128,9 @@ impl Registry {
         }
     }
 
-    /// Forgets a connection. `false` if there is none of this number.
-    pub(crate) fn remove(&mut self, number: u32) -> bool {
-        let Some(Entry { info, .. }) = self.entries.get(number as usize) else { return false };
-        let info = info.clone();
+    /// Forgets a connection, and answers it. `None` if there is none of this number.
+    pub(crate) fn remove(&mut self, number: u32) -> Option<ConnectionInfo> {
+        let info = self.entries.get(number as usize)?.info.clone();
         if let Ok(entry) = self.ids.find_entry(self.hasher.hash_one(info.id), |other| *other == number) {
             entry.remove();
         }
@@ -147,7 +146,8 @@ impl Registry {
                 self.addresses.remove(&address);
             }
         }
-        self.entries.try_remove(number as usize).is_some()
+        self.entries.try_remove(number as usize);
+        Some(info)
     }
 
     /// The connections that a shard serves.
@@ -273,9 +273,9 @@ mod tests {
                     model.push((number as u32, info));
                 } else {
                     let (number, info) = model.swap_remove(which.index(model.len()));
-                    prop_assert!(registry.remove(number));
+                    prop_assert_eq!(registry.remove(number).map(|removed| removed.id), Some(info.id));
                     prop_assert!(registry.place_of(&info.id).is_none());
-                    prop_assert!(!registry.remove(number));
+                    prop_assert!(registry.remove(number).is_none());
                 }
                 prop_assert_eq!(registry.len(), model.len());
                 for user in 0..4 {

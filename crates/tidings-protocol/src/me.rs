@@ -210,7 +210,8 @@ impl FollowersBody {
             Ok::<_, BodyError>(users)
         };
         let (follow, unfollow) = (users("follow", &fields.follow)?, users("unfollow", &fields.unfollow)?);
-        if let Some(both) = fields.unfollow.iter().find(|name| follow.iter().any(|user| user.as_str() == name.as_ref())) {
+        if let Some(both) = fields.unfollow.iter().find(|name| follow.iter().any(|user| user.as_str() == name.as_ref()))
+        {
             return Err(refused("unfollow", format!("{both} is in `follow` too")));
         }
         Ok(Self { follow, unfollow })

@@ -175,6 +175,9 @@ impl Hub {
                 continue;
             }
             info.channels.push(channel.clone());
+            if let Some(watch) = self.watch.get() {
+                watch.on_joined(info, channel);
+            }
             let at = state.number_or_register(channel, &*self.interest);
             let Some(place) = state.registry.place(number).cloned() else { return };
             let Some(listeners) = state.channels.by_number(at) else { continue };
@@ -202,6 +205,9 @@ impl Hub {
         let Some(listed) = info.channels.iter().position(|other| other == channel) else { return };
         let Some(at) = state.channels.number_of(channel).filter(|_| listed >= entry.named) else { return };
         info.channels.remove(listed);
+        if let Some(watch) = self.watch.get() {
+            watch.on_left(info, channel);
+        }
         entry.channels.retain(|other| *other != at);
         let Some(place) = state.registry.place(number).cloned() else { return };
         match place {
