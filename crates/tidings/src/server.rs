@@ -349,6 +349,7 @@ fn namespaces(config: &Config) -> Namespaces {
             history_ttl: from.history_ttl,
             durable: from.durable,
             retain: from.retain,
+            presence: false,
             conflate_window: from.conflate_window,
             subscribe: from.subscribe.iter().map(who).collect(),
             publish: from.publish.iter().map(who).collect(),

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use serde_json::{Value, json};
 use tidings_testkit::{push::PushService, wait};
 
