@@ -18,12 +18,12 @@ pub(crate) async fn due(database: &Database, limit: usize, now: Millis) -> Resul
     reading!(database, on => {
         let join = on.dialect().join();
         let sql = format!(
-            "SELECT d.notification_id, d.user_id, d.push, {PLACE}
+            "SELECT w.notification_id, w.user_id, w.push, {PLACE}
              FROM (SELECT notification_id, user_id, push, due_at FROM tidings_deliveries
-                   WHERE due_at > 0 AND due_at <= ? ORDER BY due_at, notification_id, user_id LIMIT ?) AS d
-             {join} tidings_inbox AS i ON i.user_id = d.user_id AND i.notification_id = d.notification_id
-             {join} tidings_notifications AS n ON n.id = d.notification_id
-             ORDER BY d.due_at, d.notification_id, d.user_id"
+                   WHERE due_at > 0 AND due_at <= ? ORDER BY due_at, notification_id, user_id LIMIT ?) AS w
+             {join} tidings_inbox AS i ON i.user_id = w.user_id AND i.notification_id = w.notification_id
+             {join} tidings_notifications AS n ON n.id = w.notification_id
+             ORDER BY w.due_at, w.notification_id, w.user_id"
         );
         let rows = on.query(&sql, args![now, limit]).await?;
         let due = |row: &crate::sql::Row| {

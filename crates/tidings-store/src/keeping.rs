@@ -114,37 +114,36 @@ async fn count_again(database: &Database, after: &str, through: &str) -> Result<
 
 /// What stands for something that is not there.
 async fn orphans(database: &Database, after: &str, through: &str) -> Result<Vec<String>, SqlError> {
-    const CHECKS: [(&str, &str); 5] = [
+    const IN_INBOX: &str =
+        "LEFT JOIN tidings_inbox AS i ON i.user_id = x.user_id AND i.notification_id = x.notification_id";
+    const CHECKS: [(&str, &str, &str, &str); 5] = [
         (
-            "has a notification in the inbox that is not there",
-            "tidings_inbox AS x WHERE NOT EXISTS (SELECT 1 FROM tidings_notifications AS n WHERE n.id = x.notification_id)",
+            "has in the inbox what is no notification",
+            "tidings_inbox",
+            "LEFT JOIN tidings_notifications AS n ON n.id = x.notification_id",
+            "n.id IS NULL",
         ),
         (
-            "has a notification that is replaced though it is not unread",
-            "tidings_inbox AS x WHERE x.state <> 0 AND x.collapse_slot IS NOT NULL",
+            "has something replaceable that is not unread",
+            "tidings_inbox",
+            "",
+            "x.state <> 0 AND x.collapse_slot IS NOT NULL",
         ),
-        (
-            "has a delivery of what is not in the inbox",
-            "tidings_deliveries AS x WHERE NOT EXISTS (SELECT 1 FROM tidings_inbox AS i
-             WHERE i.user_id = x.user_id AND i.notification_id = x.notification_id)",
-        ),
-        (
-            "has a delivery of what is not unread",
-            "tidings_deliveries AS x WHERE EXISTS (SELECT 1 FROM tidings_inbox AS i
-             WHERE i.user_id = x.user_id AND i.notification_id = x.notification_id AND i.state <> 0)",
-        ),
+        ("has a delivery of what is not in the inbox", "tidings_deliveries", IN_INBOX, "i.user_id IS NULL"),
+        ("has a delivery of what is not unread", "tidings_deliveries", IN_INBOX, "i.state <> 0"),
         (
             "has a push under way of what is not in the inbox",
-            "tidings_pushes AS x WHERE x.due_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM tidings_inbox AS i
-             WHERE i.user_id = x.user_id AND i.notification_id = x.notification_id)",
+            "tidings_pushes",
+            IN_INBOX,
+            "x.due_at IS NOT NULL AND i.user_id IS NULL",
         ),
     ];
     reading!(database, on => {
         let mut findings = Vec::new();
-        for (what, rows) in CHECKS {
+        for (what, table, join, condition) in CHECKS {
             let sql = format!(
-                "SELECT x.user_id, x.notification_id FROM {rows} AND x.user_id > ? AND x.user_id <= ?
-                 LIMIT {FINDINGS_MAX}"
+                "SELECT x.user_id, x.notification_id FROM {table} AS x {join}
+                 WHERE x.user_id > ? AND x.user_id <= ? AND {condition} LIMIT {FINDINGS_MAX}"
             );
             for row in on.query(&sql, args![after, through]).await? {
                 findings.push(format!("user {} {what}: {}", row.text(0)?, row.int(1)?));

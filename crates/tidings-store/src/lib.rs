@@ -23,6 +23,8 @@ mod keeping;
 mod mark;
 mod migrations;
 pub mod outbox;
+#[cfg(test)]
+mod plans;
 mod pushes;
 mod report;
 mod rows;

@@ -234,9 +234,7 @@ pub(crate) async fn remove(on: &mut Session, removed: &[Removed], is_reported: b
         let named = json_rows(removed.iter().map(|row| (&row.user, row.id)));
         on.execute(&dialect.delete_listed("tidings_inbox", &ROW, "1 = 1"), args![named.clone()]).await?;
         on.execute(&dialect.delete_listed("tidings_deliveries", &ROW, "1 = 1"), args![named.clone()]).await?;
-        // Those that are dead are kept for the operator as long as the notification is.
-        let unsent = if is_reported { "target.dead_id IS NULL" } else { "1 = 1" };
-        on.execute(&dialect.delete_listed("tidings_pushes", &ROW, unsent), args![named]).await?;
+        on.execute(&dialect.delete_listed("tidings_pushes", &ROW, "1 = 1"), args![named]).await?;
         let mut counts = BTreeMap::new();
         for row in removed.iter().filter(|row| row.is_unread) {
             let (unread, unseen) = counts.entry((row.user.as_str(), row.kind.as_str())).or_insert((0, 0));

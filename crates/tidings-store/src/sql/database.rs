@@ -52,7 +52,7 @@ impl Database {
     /// Takes a connection for reading.
     pub(crate) async fn reader(&self) -> Result<Session, SqlError> {
         Ok(match self {
-            Self::Sqlite { readers, .. } => Session::Sqlite(readers.begin().await?),
+            Self::Sqlite { readers, .. } => Session::SqliteRead(readers.acquire().await?),
             Self::Postgres(pool) => Session::PostgresRead(pool.acquire().await?),
             Self::MySql(pool) => Session::MySqlRead(pool.acquire().await?),
         })
@@ -149,7 +149,7 @@ macro_rules! transaction {
     }};
 }
 
-/// The same for reading: on one connection, without a transaction where the database is another process.
+/// The same for reading: on one connection, without a transaction, so that each statement is of its own moment.
 macro_rules! reading {
     ($database:expr, $session:ident => $work:block) => {{
         let database: &$crate::sql::Database = $database;

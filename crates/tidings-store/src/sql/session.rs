@@ -8,12 +8,14 @@ use super::{Dialect, Row, SqlError, Value};
 
 /// A connection in use. A transaction that is dropped without [`commit`](Self::commit) is undone.
 pub(crate) enum Session {
-    /// A transaction of SQLite, also for reading: so that what is read is of one moment.
+    /// A transaction of SQLite.
     Sqlite(Transaction<'static, Sqlite>),
     /// A transaction of Postgres.
     Postgres(Transaction<'static, Postgres>),
     /// A transaction of MySQL.
     MySql(Transaction<'static, MySql>),
+    /// For reading, each statement by itself.
+    SqliteRead(PoolConnection<Sqlite>),
     /// For reading, each statement by itself.
     PostgresRead(PoolConnection<Postgres>),
     /// For reading, each statement by itself.
@@ -41,6 +43,7 @@ macro_rules! run {
         let sql = AssertSqlSafe($session.dialect().parameters($sql));
         match $session {
             Session::Sqlite(on) => bind!(sqlx::query::<Sqlite>(sql), $args).$method(&mut **on).await.map($sqlite),
+            Session::SqliteRead(on) => bind!(sqlx::query::<Sqlite>(sql), $args).$method(&mut **on).await.map($sqlite),
             Session::Postgres(on) => bind!(sqlx::query::<Postgres>(sql), $args).$method(&mut **on).await.map($postgres),
             Session::PostgresRead(on) => {
                 bind!(sqlx::query::<Postgres>(sql), $args).$method(&mut **on).await.map($postgres)
@@ -55,7 +58,7 @@ impl Session {
     /// How to speak to it.
     pub(crate) fn dialect(&self) -> Dialect {
         match self {
-            Self::Sqlite(_) => Dialect::Sqlite,
+            Self::Sqlite(_) | Self::SqliteRead(_) => Dialect::Sqlite,
             Self::Postgres(_) | Self::PostgresRead(_) => Dialect::Postgres,
             Self::MySql(_) | Self::MySqlRead(_) => Dialect::MySql,
         }
@@ -64,6 +67,8 @@ impl Session {
     /// Runs a statement. Answers how many rows it touched: for an UPDATE, those that it found.
     pub(crate) async fn execute(&mut self, sql: &str, args: impl AsRef<[Value]> + Send) -> Result<usize, SqlError> {
         let args = args.as_ref().to_vec();
+        #[cfg(test)]
+        crate::plans::note(self.dialect(), sql, &args);
         let touched =
             run!(self, sql, args, execute, |done| done.rows_affected(), |done| done.rows_affected(), |done| done
                 .rows_affected())?;
@@ -92,6 +97,8 @@ impl Session {
     /// Runs a query.
     pub(crate) async fn query(&mut self, sql: &str, args: impl AsRef<[Value]> + Send) -> Result<Vec<Row>, SqlError> {
         let args = args.as_ref().to_vec();
+        #[cfg(test)]
+        crate::plans::note(self.dialect(), sql, &args);
         Ok(run!(
             self,
             sql,
@@ -122,6 +129,7 @@ impl Session {
         let sql = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
         match self {
             Self::Sqlite(on) => sql.execute(&mut **on).await.map(drop),
+            Self::SqliteRead(on) => sql.execute(&mut **on).await.map(drop),
             Self::Postgres(on) => sql.execute(&mut **on).await.map(drop),
             Self::PostgresRead(on) => sql.execute(&mut **on).await.map(drop),
             Self::MySql(on) => sql.execute(&mut **on).await.map(drop),
@@ -136,7 +144,7 @@ impl Session {
             Self::Sqlite(on) => on.commit().await?,
             Self::Postgres(on) => on.commit().await?,
             Self::MySql(on) => on.commit().await?,
-            Self::PostgresRead(_) | Self::MySqlRead(_) => {}
+            Self::SqliteRead(_) | Self::PostgresRead(_) | Self::MySqlRead(_) => {}
         }
         Ok(())
     }

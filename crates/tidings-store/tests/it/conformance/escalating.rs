@@ -194,6 +194,14 @@ pub(crate) async fn a_push_that_is_given_up_can_be_tried_again(on: Fixture) {
     assert_eq!((again[0].id, again[0].attempts), (rest[0].id, 0));
     on.pushed(again[0].id, PushOutcome::Sent, NOW).await;
     assert_eq!(on.report(rest[0].notification).await, [1, 0, 1, 0, 0, 0]);
+    // What has been replaced cannot be.
+    let old = on.accept(New::to_user("a", "old").collapse("same")).await;
+    on.tell_all(100, Some(NOW)).await;
+    on.settle(old, "a", Settlement::Push).await;
+    let taken = on.take(NOW).await;
+    on.pushed(taken[0].id, PushOutcome::Dead { cause: "410".into() }, NOW).await;
+    on.accept(New::to_user("a", "new").collapse("same")).await;
+    assert!(!on.store.retry_push(taken[0].id, NOW).await.unwrap());
     on.verify().await;
 }
 

@@ -125,7 +125,7 @@ pub(crate) async fn writing_out_survives_being_cut_off(on: Fixture) {
         let limit = Duration::from_micros(50 * cuts);
         let _cut_or_done = tokio::time::timeout(limit, on.store.fan_out(7, NOW)).await;
         cuts += 1;
-        if cuts % 20 == 0 {
+        if cuts.is_multiple_of(20) {
             let other = SqlStore::open(&on.config, NOW).await.unwrap();
             let _cut_or_done = tokio::time::timeout(limit, other.fan_out(7, NOW)).await;
         }
