@@ -178,7 +178,7 @@ impl Shared {
         if request.method != Method::POST {
             return refused(405, "only POST");
         }
-        if !request.header("ttl").is_some_and(|ttl| ttl.parse::<u32>().is_ok()) {
+        if request.header("ttl").is_none_or(|ttl| ttl.parse::<u32>().is_err()) {
             return refused(400, "no TTL");
         }
         if request.header("content-encoding") != Some("aes128gcm") {

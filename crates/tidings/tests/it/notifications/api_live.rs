@@ -108,6 +108,8 @@ async fn what_is_unread_comes_first_where_that_is_asked_for(store: Store) {
         ids.push(notify(&node, json!({"to": {"user": "42"}, "title": title})).await);
     }
     post(&node, "/v1/me/notifications/read", &me, json!({"ids": [ids[1]]})).await;
+    // What is told only after a stream was opened comes live.
+    node.wait_for_metric("tidings_inbox_told_total", 4.0).await;
     let mut last_id = String::new();
     for path in ["/v1/subscribe?replay=unread", "/api/v1/users/alarm/subscribe?replay=unread"] {
         let authorization = format!("Bearer {me}");
