@@ -18,9 +18,11 @@
 //! and is not yet noted is waited for (`inbox`, [`Telling`](crate::notifications::Telling)); what is told
 //! later has a place beyond the fence.
 //!
-//! A new client may ask for all that is unread instead, and one whose place in the log is lost gets that. These
-//! come first and have no `id:` (a new client's last one has, for then it has all): a client that is cut off
-//! among them comes back as it came, and gets all of them again.
+//! A new client may ask for all that is unread, and one whose place in the log is lost gets that, as the log
+//! cannot say what it missed. What was told before the fence has then been handed over whatever its place, so
+//! no place before the fence says what such a client has. Therefore, if anything is unread, no frame has an
+//! `id:` until the last of these, which come after history and carry the fence: a client that is cut off before
+//! that comes back as it came, and gets all of it again.
 
 use std::{
     collections::VecDeque,
@@ -103,8 +105,9 @@ pub enum Item {
         channels: Vec<Channel>,
         /// Why.
         reason: GapReason,
-        /// What the client has then seen or been told of. Nothing that history holds is skipped by it.
-        cursor: Cursor,
+        /// What the client has then seen or been told of; `None` if that is as before. Nothing that history
+        /// holds is skipped by it.
+        cursor: Option<Cursor>,
     },
     /// An event as it happens.
     Live(Arc<SharedFrame>),
@@ -130,10 +133,10 @@ enum State {
 
 struct CatchUp {
     fence: Cursor,
-    /// What is unread, if that is wanted. It comes first.
-    unread: Option<Unread>,
     /// What is still to be read, one partition after the other.
     readings: VecDeque<Reading>,
+    /// What is unread, if anything is and that is wanted. It comes last.
+    unread: Option<Unread>,
     /// Whether the inbox is known to know all that was told up to the fence.
     is_settled: bool,
 }
@@ -174,8 +177,8 @@ impl Stream {
         matches!(self.state, State::Live)
     }
 
-    /// Whether what it hands over just now are the unread ones, which come as a whole: the cursor does not
-    /// speak of them until they all have been handed over.
+    /// Whether what it hands over ends with what is unread. That comes as a whole: the cursor says nothing of
+    /// it until all has been handed over.
     pub fn is_replaying_unread(&self) -> bool {
         matches!(&self.state, State::CatchingUp(CatchUp { unread: Some(_), .. }))
     }
@@ -223,17 +226,15 @@ impl Stream {
         let fence = self.subscription.fence().await?;
         let mut cursor = fence.clone();
         let (mut readings, mut is_known) = (VecDeque::new(), true);
-        let mut unread = None;
-        // What was told before and is not read is sent, and can so be confirmed.
-        let has_earlier = matches!(resume, Resume::New { unread: true, .. } | Resume::Unusable);
+        let unread;
         match resume {
             Resume::Unusable => {
                 is_known = false;
-                unread = self.inbox_of_user().map(|_| Unread::after_loss(&Cursor::default(), &fence));
+                unread = Some(Unread::new(&fence));
                 // Where the client was is unknown, so all of its channels may lack something, and what
                 // history holds may be what it has seen. It is told, and starts from here.
                 if let Some((partition, at)) = fence.entries().last() {
-                    let channels = self.subscription.channels();
+                    let channels = self.info().channels.to_vec();
                     readings.push_back(Reading::new(partition, at).with_gap(channels, GapReason::Unusable));
                 }
             }
@@ -241,15 +242,8 @@ impl Stream {
                 readings = self.readings_after(&theirs, &fence, |partition, at, channels| {
                     Reading::new(partition, at).with_gap(channels.to_vec(), GapReason::Unusable)
                 });
-                let is_lost = |partition| {
-                    let (theirs, ours) = (theirs.get(partition), fence.get(partition));
-                    theirs
-                        .zip(ours)
-                        .is_none_or(|(theirs, ours)| theirs.epoch != ours.epoch || theirs.position > ours.position)
-                };
-                if self.inbox_partitions().into_iter().any(is_lost) {
-                    unread = Some(Unread::after_loss(&theirs, &fence));
-                }
+                let after_loss = Unread::after(&theirs, &fence);
+                unread = Some(after_loss).filter(|unread| unread.has_lost_any(&self.inbox_partitions()));
                 cursor = theirs;
             }
             Resume::New { replay, unread: wants_unread } => {
@@ -272,25 +266,14 @@ impl Stream {
                     }
                     readings.push_back(reading);
                 }
-                if wants_unread && self.inbox_of_user().is_some() {
-                    let mut first = Unread::of_new(&fence);
-                    // Read now, for `connected` has an id only if there is none.
-                    while let Some(after) = first.next.filter(|_| first.has_nothing_yet()) {
-                        let page = self.read_unread(after).await?;
-                        if let Some((_, user)) = self.inbox_of_user() {
-                            first.on_page(user, page);
-                        }
-                    }
-                    is_known = first.is_empty();
-                    unread = Some(first).filter(|unread| !unread.is_empty());
-                }
+                unread = wants_unread.then(|| Unread::new(&fence));
             }
         }
-        if has_earlier {
-            self.subscription.has_earlier();
-        }
+        // Whether there is any decides on the `id:` of all frames, that of a new client's `connected` too.
+        let unread = self.unread_if_any(unread).await?;
+        is_known &= unread.is_none() || matches!(self.state, State::Opening(Resume::After(_)));
         self.cursor = cursor;
-        self.state = State::CatchingUp(CatchUp { fence, unread, readings, is_settled: false });
+        self.state = State::CatchingUp(CatchUp { fence, readings, unread, is_settled: false });
         items.push(Item::Connected { cursor: is_known.then(|| self.cursor.clone()) });
         Ok(())
     }
@@ -333,10 +316,7 @@ impl Stream {
 
     async fn on_catch_up(&mut self, items: &mut Vec<Item>) -> Result<(), CloseReason> {
         let State::CatchingUp(catch_up) = &mut self.state else { return Ok(()) };
-        if catch_up.unread.is_some() {
-            return self.on_unread(items).await;
-        }
-        let before = items.len();
+        let (before, is_stamped) = (items.len(), catch_up.unread.is_none());
         while let Some(reading) = catch_up.readings.front_mut() {
             let partition = reading.partition;
             let step = reading.step();
@@ -348,11 +328,11 @@ impl Stream {
                     if !self.subscription.listens_to(&logged.event.channel) {
                         continue;
                     }
-                    items.push(Item::Replayed { logged, cursor: Some(self.cursor.clone()) });
+                    items.push(Item::Replayed { logged, cursor: is_stamped.then(|| self.cursor.clone()) });
                 }
                 Step::Gap(channels, reason, position) => {
                     self.cursor.set(partition, PartitionCursor { position, ..reading.through });
-                    items.push(Item::Gap { channels, reason, cursor: self.cursor.clone() });
+                    items.push(Item::Gap { channels, reason, cursor: is_stamped.then(|| self.cursor.clone()) });
                 }
                 Step::Done => drop(catch_up.readings.pop_front()),
                 // What there is goes out first.
@@ -374,12 +354,15 @@ impl Stream {
             self.subscription.count_delivered(events);
             return Ok(());
         }
+        if self.is_replaying_unread() {
+            return self.on_unread(items).await;
+        }
         match self.subscription.go_live() {
             Ok(()) => self.state = State::Live,
             Err(LaterFence(later)) => {
                 let State::CatchingUp(CatchUp { fence: read_to, .. }) = &self.state else { return Ok(()) };
                 let readings = self.readings_after(read_to, &later, |partition, at, _| Reading::new(partition, at));
-                let catch_up = CatchUp { fence: later, unread: None, readings, is_settled: false };
+                let catch_up = CatchUp { fence: later, readings, unread: None, is_settled: false };
                 self.state = State::CatchingUp(catch_up);
             }
         }

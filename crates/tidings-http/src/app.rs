@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use rand::seq::SliceRandom as _;
 use tidings_core::{
     notifications::Notifier,
-    ports::{Broker, Clock, PushSender},
+    ports::{Broker, Clock, Presence, PushSender},
     publish::Publisher,
     stream::Streams,
 };
@@ -32,6 +32,8 @@ pub struct App {
     pub notifier: Arc<Notifier>,
     /// What sends to devices; asked whether a device can be one.
     pub push: Arc<dyn PushSender>,
+    /// Who is there.
+    pub presence: Arc<dyn Presence>,
     /// Who is who.
     pub authenticator: Arc<Authenticator>,
     /// How fast anybody may be.
@@ -60,6 +62,10 @@ pub struct AppParts {
     pub notifier: Arc<Notifier>,
     /// What sends to devices; asked whether a device can be one.
     pub push: Arc<dyn PushSender>,
+    /// This node, for the life of the process.
+    pub node: Arc<str>,
+    /// Who is there.
+    pub presence: Arc<dyn Presence>,
     /// Who is who.
     pub authenticator: Arc<Authenticator>,
     /// How fast anybody may be.
@@ -81,6 +87,8 @@ impl App {
             streams,
             notifier,
             push,
+            node,
+            presence,
             authenticator,
             rate_limiter,
             trusted_proxies,
@@ -89,12 +97,14 @@ impl App {
             version,
         } = parts;
         let publisher = Publisher { broker: streams.broker.clone(), namespaces: streams.namespaces.clone() };
-        let metrics = Arc::new(Metrics::new(&streams, notifier.clone(), authenticator.clone(), version));
+        let metrics =
+            Arc::new(Metrics::new(&streams, notifier.clone(), presence.clone(), authenticator.clone(), version));
         Arc::new(Self {
             streams,
             publisher,
             notifier,
             push,
+            presence,
             authenticator,
             rate_limiter,
             trusted_proxies: ArcSwap::from_pointee(trusted_proxies),
@@ -102,7 +112,7 @@ impl App {
             acknowledging: Arc::new(Semaphore::new(ACKNOWLEDGING_MAX)),
             blocks: Blocks::default(),
             alarm_path,
-            node: format!("{:016x}", rand::random::<u64>()).into(),
+            node,
             settings: ArcSwap::from_pointee(settings),
             is_draining: AtomicBool::new(false),
         })
@@ -145,6 +155,7 @@ impl App {
     /// once. New ones are told to come back later from the first moment.
     pub async fn drain(&self) {
         self.is_draining.store(true, Relaxed);
+        self.presence.withdraw();
         let window = self.settings().drain_window;
         let mut open = self.streams.hub.connections(&ConnectionFilter::default());
         tracing::info!(streams = open.len(), window = ?window, "draining");

@@ -68,6 +68,8 @@ fn calls() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(api::connections::list))
         .routes(routes!(api::connections::close))
         .routes(routes!(api::connections::close_user))
+        .routes(routes!(api::presence::user))
+        .routes(routes!(api::presence::channel))
         .routes(routes!(api::notifications::notify))
         .routes(routes!(api::notifications::report))
         .routes(routes!(api::inbox::mine))

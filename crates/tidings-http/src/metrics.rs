@@ -18,7 +18,7 @@ use prometheus_client::{
 };
 use tidings_core::{
     notifications::Notifier,
-    ports::{Broker, Ingest},
+    ports::{Broker, Ingest, Presence, presence::PresenceStatus},
     stream::Streams,
 };
 use tidings_hub::{Hub, Transport, counters::DELIVERY_BOUNDS_MILLIS};
@@ -102,6 +102,7 @@ impl Metrics {
     pub fn new(
         streams: &Streams,
         notifier: Arc<Notifier>,
+        presence: Arc<dyn Presence>,
         authenticator: Arc<Authenticator>,
         version: &'static str,
     ) -> Self {
@@ -140,7 +141,7 @@ impl Metrics {
             "The running version",
             prometheus_client::metrics::info::Info::new([("version", version)]),
         );
-        registry.register_collector(Box::new(Observed { hub, broker, notifier, authenticator }));
+        registry.register_collector(Box::new(Observed { hub, broker, notifier, presence, authenticator }));
         let sources = Sources::default();
         registry.register_collector(Box::new(sources.clone()));
         Self {
@@ -205,6 +206,7 @@ struct Observed {
     hub: Arc<Hub>,
     broker: Arc<dyn Broker>,
     notifier: Arc<Notifier>,
+    presence: Arc<dyn Presence>,
     authenticator: Arc<Authenticator>,
 }
 
@@ -303,11 +305,30 @@ impl Collector for Observed {
             let family = encoder.encode_descriptor(&name, "A count of the log", None, MetricType::Counter)?;
             ConstCounter::new(value).encode(family)?;
         }
+        self.encode_presence(&mut encoder)?;
         self.encode_notifications(encoder)
     }
 }
 
 impl Observed {
+    fn encode_presence(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let PresenceStatus { joins, leaves, lost, listener } = self.presence.status();
+        let help = "Users who came to a channel or left it, of which its other listeners were told; lost are those \
+                    that the log did not take";
+        let mut family = encoder.encode_descriptor("presence_events", help, None, MetricType::Counter)?;
+        for (kind, count) in [("join", joins), ("leave", leaves), ("lost", lost)] {
+            ConstCounter::new(count).encode(family.encode_family(&[("kind", kind)])?)?;
+        }
+        if !listener.is_empty() {
+            let help = "Messages of the webhook for users who come and go, by outcome";
+            let mut family = encoder.encode_descriptor("presence_webhook", help, None, MetricType::Counter)?;
+            for (outcome, count) in listener {
+                ConstCounter::new(count).encode(family.encode_family(&[("outcome", outcome)])?)?;
+            }
+        }
+        Ok(())
+    }
+
     fn encode_notifications(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let counters = self.notifier.counters();
         let help = "Notifications accepted and duplicate, and deliveries of theirs by what became of them";

@@ -36,8 +36,8 @@ pub fn write_connected(out: &mut Vec<u8>, cursor: Option<&Cursor>, connected: &C
 }
 
 /// A stretch of history that cannot be delivered; the cursor is the first one past it.
-pub fn write_gap(out: &mut Vec<u8>, cursor: &Cursor, gap: &Gap) {
-    write_json(out, Some(cursor), "gap", gap);
+pub fn write_gap<'a>(out: &mut Vec<u8>, cursor: impl Into<Option<&'a Cursor>>, gap: &Gap) {
+    write_json(out, cursor.into(), "gap", gap);
 }
 
 /// The last block of a stream that the server ends.

@@ -106,6 +106,11 @@ impl Fcm {
         }
     }
 
+    /// An attempt took too long.
+    pub(crate) fn on_timeout(&self, cause: &str) {
+        self.troubles.note(UNREACHABLE, cause.to_owned(), self.time.tick());
+    }
+
     async fn access_token(&self, refused: Option<&AccessToken>) -> Result<AccessToken, PushError> {
         let token = match refused {
             None => self.tokens.get().await,

@@ -81,7 +81,14 @@ impl PushSender for Senders {
         };
         match timeout(ATTEMPT_TIMEOUT, attempt).await {
             Ok(result) => result,
-            Err(_elapsed) => Err(retry(format!("no answer within {ATTEMPT_TIMEOUT:?}"), None)),
+            Err(_elapsed) => {
+                let cause = format!("no answer within {ATTEMPT_TIMEOUT:?}");
+                // Of Web Push it is one of many services, and whoever puts a device chooses which.
+                if let ("fcm", Some(fcm)) = (job.device.target.provider(), &self.fcm) {
+                    fcm.on_timeout(&cause);
+                }
+                Err(retry(cause, None))
+            }
         }
     }
 

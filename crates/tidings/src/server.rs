@@ -142,6 +142,8 @@ impl Tidings {
         };
         let time: Arc<dyn Time> = clock.clone();
         let shards = Shards::start(&hub, count, &time).context("the threads for streams cannot be started")?;
+        let stop = CancellationToken::new();
+        let presence = wiring::presence::start(&config, namespaces.load_full(), &hub, clock.clone(), &time, &stop)?;
         let auth = auth_config(&config)?;
         for warning in auth.warnings() {
             tracing::warn!("{warning}");
@@ -169,6 +171,8 @@ impl Tidings {
             streams,
             notifier: notifier.clone(),
             push,
+            node: presence.node().clone(),
+            presence: presence.clone(),
             authenticator: authenticator.clone(),
             rate_limiter: RateLimiter::new(rate_limits(&config), clock.clone()),
             trusted_proxies: trusted_proxies(&config)?,
@@ -177,9 +181,12 @@ impl Tidings {
             version: VERSION,
         });
         let outboxes = Outboxes::start(&config, &app, &namespaces)?;
-        let stop = CancellationToken::new();
         let delivery = Delivery { hub, namespaces: namespaces.clone(), clock };
-        let tasks = vec![tokio::spawn(delivery.run(feed)), tokio::spawn(authenticator.run(stop.clone()))];
+        let tasks = vec![
+            tokio::spawn(delivery.run(feed)),
+            tokio::spawn(authenticator.run(stop.clone())),
+            tokio::spawn(presence.run(broker.clone(), stop.clone())),
+        ];
         let workers = notifier.start(&stop);
         Ok(Self { app, broker, store, namespaces, tls, config, is_dev, stop, workers, tasks, outboxes, shards })
     }
@@ -295,6 +302,8 @@ impl Tidings {
             ("store", old.store != self.config.store),
             ("notifications", old.notifications != self.config.notifications),
             ("push", old.push != self.config.push),
+            ("presence", old.presence != self.config.presence),
+            ("namespaces.NAME.presence", with_presence(&old) != with_presence(&self.config)),
             ("server.shards", old.server.shards != self.config.server.shards),
             ("log", old.log != self.config.log),
             // A certificate can be replaced; whether there is one is a matter of what the port speaks.
@@ -326,6 +335,11 @@ async fn join(tasks: Vec<JoinHandle<()>>) {
     }
 }
 
+/// The namespaces of which account is kept who listens.
+fn with_presence(config: &Config) -> Vec<&str> {
+    config.namespaces.iter().filter(|(_, namespace)| namespace.presence).map(|(name, _)| name.as_ref()).collect()
+}
+
 fn check_credentials(config: &Config) -> anyhow::Result<()> {
     if config.auth.has_credentials() {
         return Ok(());
@@ -349,7 +363,7 @@ fn namespaces(config: &Config) -> Namespaces {
             history_ttl: from.history_ttl,
             durable: from.durable,
             retain: from.retain,
-            presence: false,
+            presence: from.presence,
             conflate_window: from.conflate_window,
             subscribe: from.subscribe.iter().map(who).collect(),
             publish: from.publish.iter().map(who).collect(),

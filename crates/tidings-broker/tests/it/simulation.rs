@@ -1,12 +1,13 @@
 //! The whole way from an append to a client's frame, with everything going wrong that can, in one
 //! thread, driven by one seed: the real log, hub, feed delivery and streams; a simulated disk, network
-//! and clock; and a model that knows what each client has a right to.
+//! and clock, inboxes in memory; and a model that knows what each client has a right to.
 //!
 //! `TIDINGS_SIM_SEED` repeats a run or tries another; `TIDINGS_SIM_STEPS` makes each longer.
 
 mod client;
 mod clock;
 mod cluster;
+mod inbox;
 mod model;
 mod serve;
 mod shards;
@@ -16,8 +17,8 @@ mod world;
 
 use world::{Setting, World};
 
-/// Steps of each setting: nine hundred thousand together.
-const STEPS: u64 = 150_000;
+/// Steps of each setting: more than a million together.
+const STEPS: u64 = 180_000;
 
 fn from_environment(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;

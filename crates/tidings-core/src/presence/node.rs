@@ -161,6 +161,11 @@ impl NodePresence {
         })
     }
 
+    /// This node.
+    pub fn node(&self) -> &Arc<str> {
+        &self.node
+    }
+
     /// Tells of those who come and go, until it is stopped.
     pub async fn run(self: Arc<Self>, broker: Arc<dyn Broker>, stop: CancellationToken) {
         loop {

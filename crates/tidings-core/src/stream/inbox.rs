@@ -32,53 +32,45 @@ pub(super) struct Unread {
     /// The places in the log that the client has kept. What was told there it has, or it comes with what it
     /// missed there.
     kept: Cursor,
-    /// Whether the last one says where the client then is: it is new, and has nothing else to lose.
-    is_last_stamped: bool,
     /// After which one the next page begins, if there may be more; `Some(None)` for the first.
-    pub(super) next: Option<Option<NotificationId>>,
+    next: Option<Option<NotificationId>>,
     /// What is to be handed over. The last stays until it is known whether others follow.
     read: VecDeque<Arc<LoggedEvent>>,
     left: usize,
 }
 
 /// What the inbox says of what is unread.
-pub(super) struct UnreadPage {
+struct UnreadPage {
     missed: Missed,
     counts: Option<Counts>,
 }
 
 impl Unread {
-    /// For a new client.
-    pub(super) fn of_new(fence: &Cursor) -> Self {
+    /// For a client that has no place in the log.
+    pub(super) fn new(fence: &Cursor) -> Self {
         Self {
             fence: fence.clone(),
             kept: Cursor::default(),
-            is_last_stamped: true,
             next: Some(None),
             read: VecDeque::new(),
             left: UNREAD_MAX,
         }
     }
 
-    /// For a client whose place in some partition is lost.
-    pub(super) fn after_loss(theirs: &Cursor, fence: &Cursor) -> Self {
+    /// For a client that has one, unless it is lost: its epoch is over, or it was never reached.
+    pub(super) fn after(theirs: &Cursor, fence: &Cursor) -> Self {
         let mut kept = Cursor::default();
         for (partition, at) in theirs.entries() {
             if fence.get(partition).is_some_and(|fence| fence.epoch == at.epoch && at.position <= fence.position) {
                 kept.set(partition, at);
             }
         }
-        Self { kept, is_last_stamped: false, ..Self::of_new(fence) }
+        Self { kept, ..Self::new(fence) }
     }
 
-    /// Whether none has been found and there may be some.
-    pub(super) fn has_nothing_yet(&self) -> bool {
-        self.read.is_empty() && self.next.is_some()
-    }
-
-    /// Whether there is none.
-    pub(super) fn is_empty(&self) -> bool {
-        self.read.is_empty() && self.next.is_none()
+    /// Whether the client has lost its place in any of the partitions.
+    pub(super) fn has_lost_any(&self, partitions: &[Partition]) -> bool {
+        partitions.iter().any(|partition| self.kept.get(*partition).is_none())
     }
 
     /// How many can be handed over.
@@ -87,7 +79,7 @@ impl Unread {
     }
 
     /// A page has been read.
-    pub(super) fn on_page(&mut self, user: &UserId, page: UnreadPage) {
+    fn on_page(&mut self, user: &UserId, page: UnreadPage) {
         let UnreadPage { missed: Missed { mut entries, has_more, is_unsettled }, counts } = page;
         let last = entries.last().map(|entry| entry.notification.id);
         entries.retain(|entry| self.is_wanted(entry, is_unsettled));
@@ -156,8 +148,19 @@ impl Stream {
         Ok(())
     }
 
+    /// Begins with what is unread, if that is wanted. `None` if there is nothing.
+    pub(super) async fn unread_if_any(&mut self, wanted: Option<Unread>) -> Result<Option<Unread>, CloseReason> {
+        let Some((mut unread, user)) = wanted.zip(self.inbox_of_user().map(|(_, user)| user.clone())) else {
+            return Ok(None);
+        };
+        while let Some(after) = unread.next.filter(|_| unread.read.is_empty()) {
+            unread.on_page(&user, self.read_unread(after).await?);
+        }
+        Ok(Some(unread).filter(|unread| !unread.read.is_empty()))
+    }
+
     /// Reads a page of what is unread.
-    pub(super) async fn read_unread(&mut self, after: Option<NotificationId>) -> Result<UnreadPage, CloseReason> {
+    async fn read_unread(&mut self, after: Option<NotificationId>) -> Result<UnreadPage, CloseReason> {
         let missed = loop {
             self.settled().await?;
             let missed = self.missed(MissedSince::Unread { after }).await?;
@@ -192,16 +195,18 @@ impl Stream {
             return Ok(());
         }
         let (count, is_last) = (unread.ready(), unread.next.is_none());
-        let stamp = Some(&self.cursor).filter(|_| is_last && unread.is_last_stamped);
-        let events = unread.read.drain(..count).enumerate();
-        items.extend(events.map(|(at, logged)| {
-            let cursor = stamp.filter(|_| at + 1 == count).cloned();
-            Item::Replayed { logged, cursor }
-        }));
+        let events: Vec<_> = unread.read.drain(..count).collect();
+        let items_before = items.len();
+        items.extend(events.into_iter().map(|logged| Item::Replayed { logged, cursor: None }));
+        self.subscription.count_delivered(count);
         if is_last && let State::CatchingUp(catch_up) = &mut self.state {
             catch_up.unread = None;
+            // All up to here has been handed over.
+            self.cursor.clone_from(&catch_up.fence);
+            if let Some(Item::Replayed { cursor, .. }) = items[items_before..].last_mut() {
+                *cursor = Some(self.cursor.clone());
+            }
         }
-        self.subscription.count_delivered(count);
         Ok(())
     }
 

@@ -36,7 +36,7 @@ struct AckSchema {
 /// Behind a proxy the server cannot see whether the client's machine has received what it was sent, so a
 /// client that wants to be spared the push says so. A stream that comes back with a cursor says it by that.
 #[utoipa::path(
-    post, path = "/v1/me/ack", tag = "inbox", request_body = AckSchema,
+    post, path = "/v1/me/ack", operation_id = "acknowledge_notifications", tag = "inbox", request_body = AckSchema,
     responses(
         (status = 200, body = Acknowledged),
         (status = "default", body = ProblemBody, content_type = "application/problem+json"),

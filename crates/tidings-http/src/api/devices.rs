@@ -68,7 +68,7 @@ struct TargetSchema {
 
 /// List one's devices.
 #[utoipa::path(
-    get, path = "/v1/me/devices", tag = "inbox",
+    get, path = "/v1/me/devices", operation_id = "list_my_devices", tag = "inbox",
     responses(
         (status = 200, body = Devices),
         (status = "default", body = ProblemBody, content_type = "application/problem+json"),
@@ -80,7 +80,7 @@ pub async fn mine(State(app): State<Arc<App>>, Me(user): Me, _: NoParameters) ->
 
 /// List a user's devices.
 #[utoipa::path(
-    get, path = "/v1/users/{user}/devices", tag = "users", params(("user" = String, Path)),
+    get, path = "/v1/users/{user}/devices", operation_id = "list_user_devices", tag = "users", params(("user" = String, Path)),
     responses(
         (status = 200, body = Devices),
         (status = "default", body = ProblemBody, content_type = "application/problem+json"),
@@ -114,7 +114,7 @@ fn answer(app: &App, device: Device) -> DeviceAnswer {
 ///
 /// A token or subscription that was another user's is theirs no more: a phone has one owner.
 #[utoipa::path(
-    put, path = "/v1/me/devices/{device}", tag = "inbox", params(("device" = String, Path)), request_body = TargetSchema,
+    put, path = "/v1/me/devices/{device}", operation_id = "put_my_device", tag = "inbox", params(("device" = String, Path)), request_body = TargetSchema,
     responses(
         (status = 200, description = "Replaced", body = DeviceAnswer),
         (status = 201, description = "Added", body = DeviceAnswer),
@@ -132,7 +132,7 @@ pub async fn put_mine(
 
 /// Add or replace a device of a user.
 #[utoipa::path(
-    put, path = "/v1/users/{user}/devices/{device}", tag = "users",
+    put, path = "/v1/users/{user}/devices/{device}", operation_id = "put_user_device", tag = "users",
     params(("user" = String, Path), ("device" = String, Path)), request_body = TargetSchema,
     responses(
         (status = 200, description = "Replaced", body = DeviceAnswer),
@@ -174,7 +174,7 @@ async fn put(app: &App, user: &UserId, device: &str, body: &[u8]) -> Result<(Sta
 
 /// Remove a device.
 #[utoipa::path(
-    delete, path = "/v1/me/devices/{device}", tag = "inbox", params(("device" = String, Path)),
+    delete, path = "/v1/me/devices/{device}", operation_id = "remove_my_device", tag = "inbox", params(("device" = String, Path)),
     responses(
         (status = 200, body = DeviceRemoved),
         (status = "default", body = ProblemBody, content_type = "application/problem+json"),
@@ -191,7 +191,7 @@ pub async fn remove_mine(
 
 /// Remove a device of a user.
 #[utoipa::path(
-    delete, path = "/v1/users/{user}/devices/{device}", tag = "users",
+    delete, path = "/v1/users/{user}/devices/{device}", operation_id = "remove_user_device", tag = "users",
     params(("user" = String, Path), ("device" = String, Path)),
     responses(
         (status = 200, body = DeviceRemoved),

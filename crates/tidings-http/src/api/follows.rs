@@ -66,7 +66,7 @@ struct FollowsChange {
 
 /// List the channels that one follows, by name.
 #[utoipa::path(
-    get, path = "/v1/me/follows", tag = "inbox",
+    get, path = "/v1/me/follows", operation_id = "list_my_follows", tag = "inbox",
     params(
         ("after" = Option<String>, Query, description = "Only those after this channel: `next` of the page before"),
         ("limit" = Option<usize>, Query, description = "Channels of the page, up to 1000; 100 if left out"),
@@ -86,7 +86,7 @@ pub async fn mine(
 
 /// List the channels that a user follows, by name.
 #[utoipa::path(
-    get, path = "/v1/users/{user}/follows", tag = "users",
+    get, path = "/v1/users/{user}/follows", operation_id = "list_user_follows", tag = "users",
     params(
         ("user" = String, Path),
         ("after" = Option<String>, Query, description = "Only those after this channel: `next` of the page before"),
@@ -120,7 +120,7 @@ async fn list(app: &App, user: &UserId, query: Option<&str>) -> Result<Json<Foll
 
 /// Follow a channel: its notifications reach the inbox from now on.
 #[utoipa::path(
-    put, path = "/v1/me/follows/{channel}", tag = "inbox", params(("channel" = String, Path)),
+    put, path = "/v1/me/follows/{channel}", operation_id = "follow_channel", tag = "inbox", params(("channel" = String, Path)),
     responses(
         (status = 200, body = FollowsChanged),
         (status = "default", body = ProblemBody, content_type = "application/problem+json"),
@@ -137,7 +137,7 @@ pub async fn follow_mine(
 
 /// Let a user follow a channel.
 #[utoipa::path(
-    put, path = "/v1/users/{user}/follows/{channel}", tag = "users",
+    put, path = "/v1/users/{user}/follows/{channel}", operation_id = "follow_channel_for_user", tag = "users",
     params(("user" = String, Path), ("channel" = String, Path)),
     responses(
         (status = 200, body = FollowsChanged),
@@ -159,7 +159,7 @@ async fn follow(app: &App, user: &UserId, channel: &str) -> Result<Json<FollowsC
 
 /// Do not follow a channel any more. What is in the inbox stays there.
 #[utoipa::path(
-    delete, path = "/v1/me/follows/{channel}", tag = "inbox", params(("channel" = String, Path)),
+    delete, path = "/v1/me/follows/{channel}", operation_id = "unfollow_channel", tag = "inbox", params(("channel" = String, Path)),
     responses(
         (status = 200, body = FollowsChanged),
         (status = "default", body = ProblemBody, content_type = "application/problem+json"),
@@ -176,7 +176,7 @@ pub async fn unfollow_mine(
 
 /// Let a user not follow a channel any more.
 #[utoipa::path(
-    delete, path = "/v1/users/{user}/follows/{channel}", tag = "users",
+    delete, path = "/v1/users/{user}/follows/{channel}", operation_id = "unfollow_channel_for_user", tag = "users",
     params(("user" = String, Path), ("channel" = String, Path)),
     responses(
         (status = 200, body = FollowsChanged),
@@ -199,7 +199,7 @@ async fn unfollow(app: &App, user: &UserId, channel: &str) -> Result<Json<Follow
 
 /// Follow and unfollow up to 1,000 channels.
 #[utoipa::path(
-    post, path = "/v1/me/follows", tag = "inbox", request_body = FollowsChange,
+    post, path = "/v1/me/follows", operation_id = "change_my_follows", tag = "inbox", request_body = FollowsChange,
     responses(
         (status = 200, body = FollowsChanged),
         (status = "default", body = ProblemBody, content_type = "application/problem+json"),
@@ -215,7 +215,7 @@ pub async fn change_mine(
 
 /// Let a user follow and unfollow up to 1,000 channels.
 #[utoipa::path(
-    post, path = "/v1/users/{user}/follows", tag = "users", params(("user" = String, Path)), request_body = FollowsChange,
+    post, path = "/v1/users/{user}/follows", operation_id = "change_user_follows", tag = "users", params(("user" = String, Path)), request_body = FollowsChange,
     responses(
         (status = 200, body = FollowsChanged),
         (status = "default", body = ProblemBody, content_type = "application/problem+json"),

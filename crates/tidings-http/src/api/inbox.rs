@@ -83,7 +83,7 @@ struct Marked {
 
 /// Read one's inbox, newest first.
 #[utoipa::path(
-    get, path = "/v1/me/notifications", tag = "inbox",
+    get, path = "/v1/me/notifications", operation_id = "list_my_notifications", tag = "inbox",
     params(
         ("state" = Option<String>, Query, description = "`unread`, `read` or `archived`; `all`, as if left out: all but the archived"),
         ("before" = Option<String>, Query, description = "Only those older than this one: `next` of the page before"),
@@ -100,7 +100,7 @@ pub async fn mine(State(app): State<Arc<App>>, Me(user): Me, RawQuery(query): Ra
 
 /// Read a user's inbox, newest first. Nothing is marked by it.
 #[utoipa::path(
-    get, path = "/v1/users/{user}/notifications", tag = "users",
+    get, path = "/v1/users/{user}/notifications", operation_id = "list_user_notifications", tag = "users",
     params(
         ("user" = String, Path),
         ("state" = Option<String>, Query, description = "`unread`, `read` or `archived`; `all`, as if left out: all but the archived"),
@@ -146,7 +146,7 @@ async fn inbox(app: &App, user: &UserId, query: Option<&str>) -> Result<Response
 
 /// Count one's notifications, exactly.
 #[utoipa::path(
-    get, path = "/v1/me/notifications/counts", tag = "inbox",
+    get, path = "/v1/me/notifications/counts", operation_id = "count_my_notifications", tag = "inbox",
     responses(
         (status = 200, body = CountsSchema),
         (status = "default", body = ProblemBody, content_type = "application/problem+json"),
@@ -162,7 +162,7 @@ pub async fn my_counts(
 
 /// Count a user's notifications, exactly.
 #[utoipa::path(
-    get, path = "/v1/users/{user}/notifications/counts", tag = "users", params(("user" = String, Path)),
+    get, path = "/v1/users/{user}/notifications/counts", operation_id = "count_user_notifications", tag = "users", params(("user" = String, Path)),
     responses(
         (status = 200, body = CountsSchema),
         (status = "default", body = ProblemBody, content_type = "application/problem+json"),
@@ -183,12 +183,12 @@ async fn counts(app: &App, user: &UserId) -> Result<Json<CountsBody>, Problem> {
 
 /// The four marks, each a call of its own.
 macro_rules! marks {
-    ($($name:ident = $mark:ident, $path:literal, $doc:literal;)*) => {$(
+    ($($name:ident = $mark:ident, $path:literal, $id:literal, $doc:literal;)*) => {$(
         #[doc = $doc]
         ///
         /// The user's open streams are told the new counts by `event: unread`.
         #[utoipa::path(
-            post, path = $path, tag = "inbox", request_body = WhichSchema,
+            post, path = $path, operation_id = $id, tag = "inbox", request_body = WhichSchema,
             responses(
                 (status = 200, body = MarkedSchema),
                 (status = "default", body = ProblemBody, content_type = "application/problem+json"),
@@ -201,10 +201,14 @@ macro_rules! marks {
 }
 
 marks! {
-    read = Read, "/v1/me/notifications/read", "Mark notifications as read. They need not be pushed any more.";
-    unread = Unread, "/v1/me/notifications/unread", "Mark notifications as unread. Archived ones leave the archive.";
-    archive = Archive, "/v1/me/notifications/archive", "Put notifications away: they are in no list but that of the archive.";
-    seen = Seen, "/v1/me/notifications/seen", "Mark notifications as seen: they were in a list that the user has looked at.";
+    read = Read, "/v1/me/notifications/read", "mark_read",
+        "Mark notifications as read. They need not be pushed any more.";
+    unread = Unread, "/v1/me/notifications/unread", "mark_unread",
+        "Mark notifications as unread. Archived ones leave the archive.";
+    archive = Archive, "/v1/me/notifications/archive", "mark_archived",
+        "Put notifications away: they are in no list but that of the archive.";
+    seen = Seen, "/v1/me/notifications/seen", "mark_seen",
+        "Mark notifications as seen: they were in a list that the user has looked at.";
 }
 
 async fn mark(app: &App, user: &UserId, body: &JsonBody, mark: Mark) -> Result<Response, Problem> {

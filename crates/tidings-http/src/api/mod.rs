@@ -10,6 +10,7 @@ pub mod inbox;
 pub mod notifications;
 pub mod operations;
 pub mod preferences;
+pub mod presence;
 pub mod publish;
 pub mod pushes;
 pub mod subscribe;

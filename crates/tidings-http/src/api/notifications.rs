@@ -133,7 +133,7 @@ pub struct ReportBody {
 /// Answered once it is durable, with the inboxes and counts of users that are named. Those of followers are
 /// written right afterwards; `fanning_out` of its report says until when.
 #[utoipa::path(
-    post, path = "/v1/notifications", tag = "notifications", request_body = NotifyBody,
+    post, path = "/v1/notifications", operation_id = "send_notification", tag = "notifications", request_body = NotifyBody,
     responses(
         (status = 202, body = Accepted),
         (status = "default", body = ProblemBody, content_type = "application/problem+json"),
@@ -177,7 +177,7 @@ fn refused(error: NotifyError) -> Problem {
 
 /// What became of a notification: how many have it, by which way, and who has read it.
 #[utoipa::path(
-    get, path = "/v1/notifications/{id}", tag = "notifications", params(("id" = String, Path)),
+    get, path = "/v1/notifications/{id}", operation_id = "get_notification_report", tag = "notifications", params(("id" = String, Path)),
     responses(
         (status = 200, body = ReportBody),
         (status = "default", body = ProblemBody, content_type = "application/problem+json"),

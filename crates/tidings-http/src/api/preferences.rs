@@ -46,7 +46,7 @@ pub(crate) struct Answer {
 
 /// See what one wants of each kind.
 #[utoipa::path(
-    get, path = "/v1/me/preferences", tag = "inbox",
+    get, path = "/v1/me/preferences", operation_id = "get_my_preferences", tag = "inbox",
     responses(
         (status = 200, body = PreferencesSchema),
         (status = "default", body = ProblemBody, content_type = "application/problem+json"),
@@ -58,7 +58,7 @@ pub(crate) async fn mine(State(app): State<Arc<App>>, Me(user): Me, _: NoParamet
 
 /// See what a user wants of each kind.
 #[utoipa::path(
-    get, path = "/v1/users/{user}/preferences", tag = "users", params(("user" = String, Path)),
+    get, path = "/v1/users/{user}/preferences", operation_id = "get_user_preferences", tag = "users", params(("user" = String, Path)),
     responses(
         (status = 200, body = PreferencesSchema),
         (status = "default", body = ProblemBody, content_type = "application/problem+json"),
@@ -84,7 +84,7 @@ fn answer(preferences: Preferences) -> Answer {
 
 /// Say what one wants of each kind. It replaces what was said before.
 #[utoipa::path(
-    put, path = "/v1/me/preferences", tag = "inbox", request_body = PreferencesSchema,
+    put, path = "/v1/me/preferences", operation_id = "put_my_preferences", tag = "inbox", request_body = PreferencesSchema,
     responses(
         (status = 200, body = PreferencesSchema),
         (status = "default", body = ProblemBody, content_type = "application/problem+json"),
@@ -100,7 +100,7 @@ pub(crate) async fn put_mine(
 
 /// Say what a user wants of each kind. It replaces what was said before.
 #[utoipa::path(
-    put, path = "/v1/users/{user}/preferences", tag = "users", params(("user" = String, Path)),
+    put, path = "/v1/users/{user}/preferences", operation_id = "put_user_preferences", tag = "users", params(("user" = String, Path)),
     request_body = PreferencesSchema,
     responses(
         (status = 200, body = PreferencesSchema),

@@ -62,7 +62,7 @@ pub struct PushRetried {
 
 /// List the pushes that were given up, newest first.
 #[utoipa::path(
-    get, path = "/v1/pushes/dead", tag = "pushes",
+    get, path = "/v1/pushes/dead", operation_id = "list_dead_pushes", tag = "pushes",
     params(
         ("before" = Option<String>, Query, description = "Only those before this one: `next` of the page before"),
         ("limit" = Option<usize>, Query, description = "Pushes of the page, up to 1000; 100 if left out"),
@@ -100,7 +100,7 @@ pub async fn dead(
 
 /// Try a push that was given up again.
 #[utoipa::path(
-    post, path = "/v1/pushes/{id}/retry", tag = "pushes", params(("id" = String, Path)),
+    post, path = "/v1/pushes/{id}/retry", operation_id = "retry_push", tag = "pushes", params(("id" = String, Path)),
     responses(
         (status = 200, body = PushRetried),
         (status = "default", body = ProblemBody, content_type = "application/problem+json"),

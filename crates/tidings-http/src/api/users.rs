@@ -30,7 +30,7 @@ pub struct Erased {
 ///
 /// Whoever still has a token of theirs may come back, as a user that nothing is known of.
 #[utoipa::path(
-    delete, path = "/v1/users/{user}", tag = "users", params(("user" = String, Path)),
+    delete, path = "/v1/users/{user}", operation_id = "erase_user", tag = "users", params(("user" = String, Path)),
     responses(
         (status = 200, body = Erased),
         (status = "default", body = ProblemBody, content_type = "application/problem+json"),

@@ -222,7 +222,7 @@ impl Session {
                 }
                 Item::Gap { channels, reason, cursor } => {
                     let channels = channels.iter().map(ToString::to_string).collect();
-                    sse::write_gap(&mut bytes, &cursor, &Gap { channels, reason: reason.as_str().to_owned() });
+                    sse::write_gap(&mut bytes, cursor.as_ref(), &Gap { channels, reason: reason.as_str().to_owned() });
                 }
                 Item::Live(frame) => bytes.extend_from_slice(frame.bytes(self.parts.format)),
             }

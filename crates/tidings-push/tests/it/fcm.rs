@@ -239,6 +239,19 @@ async fn an_fcm_that_cannot_be_reached_is_a_trouble_and_tried_again() {
 }
 
 #[tokio::test]
+async fn an_fcm_that_does_not_answer_is_a_trouble_until_it_does() {
+    let fcm = FakeFcm::start().await.unwrap();
+    let senders = senders(config(&fcm), &Clock::new());
+    fcm.hold(true);
+    let error = refusal(&senders, &to("a")).await;
+    assert_eq!((error.verdict, error.cause.as_str()), (RETRY, "no answer within 10s"));
+    assert_eq!(senders.troubles(), ["fcm: no answer within 10s"]);
+    fcm.hold(false);
+    senders.send(&to("a")).await.unwrap();
+    assert!(senders.troubles().is_empty());
+}
+
+#[tokio::test]
 async fn what_has_expired_is_given_up_without_a_request() {
     let fcm = FakeFcm::start().await.unwrap();
     let senders = senders(config(&fcm), &Clock::new());

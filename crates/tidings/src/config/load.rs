@@ -134,7 +134,7 @@ impl Layers {
                 Origin::Variable(name) if schema::variable(path) == *name => {
                     (None, schema::unknown_variable(name, path))
                 }
-                _ => (Some(schema::dotted(path)), schema::unknown(path, &key, known)),
+                _ => (Some(schema::dotted(path)), schema::unknown(&key, known)),
             },
         };
         self.problems.push(Problem { key, text, origin, hint });

@@ -12,6 +12,7 @@ mod load;
 mod namespaces;
 mod node;
 mod outbox;
+mod presence;
 mod problem;
 mod push;
 pub mod reference;
@@ -38,6 +39,7 @@ pub use self::{
     load::{Flags, Loaded, OTHER_VARIABLES, Sources, environment},
     namespaces::{Access, NamespaceConfig, Namespaces},
     outbox::OutboxConfig,
+    presence::PresenceConfig,
     problem::{ConfigErrors, Origin, Problem},
     push::{Confirm, FcmSection, PushConfig, WebPushSection},
     sections::{BrokerConfig, LimitsConfig, LogConfig, LogFormat, ServerConfig, StreamConfig, TlsConfig},
@@ -77,6 +79,8 @@ pub struct Config {
     pub tls: TlsConfig,
     /// Notifications to devices.
     pub push: PushConfig,
+    /// Who is there.
+    pub presence: PresenceConfig,
     /// What clients may ask for.
     pub limits: LimitsConfig,
     /// What channels have in common.
@@ -98,6 +102,7 @@ impl Default for Config {
             server: ServerConfig::default(),
             tls: TlsConfig::default(),
             push: PushConfig::default(),
+            presence: PresenceConfig::default(),
             limits: LimitsConfig::default(),
             namespaces: Namespaces::default(),
         }

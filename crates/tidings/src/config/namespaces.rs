@@ -20,6 +20,8 @@ pub struct NamespaceConfig {
     pub durable: bool,
     /// Whether a new stream starts with the channel's last event.
     pub retain: bool,
+    /// Whether account is kept of who listens.
+    pub presence: bool,
     /// How long an event that may be conflated waits for a newer one; zero is not at all.
     #[serde(with = "human_duration")]
     pub conflate_window: Duration,
@@ -36,6 +38,7 @@ impl Default for NamespaceConfig {
             history_ttl: Duration::from_secs(60 * 60),
             durable: true,
             retain: false,
+            presence: false,
             conflate_window: Duration::from_millis(100),
             subscribe: vec![Access::Token],
             publish: vec![Access::Token],

@@ -12,9 +12,6 @@ use super::{
 /// What stands for the name of a namespace in a list of keys.
 pub(super) const ANY_NAME: &str = "NAME";
 
-/// Keys that a later version will have. Whoever sets one must not believe that it works.
-const LATER: [&[&str]; 1] = [&["namespaces", ANY_NAME, "presence"]];
-
 /// Whether a value would be accepted at a path, all else being default.
 pub(super) fn check(path: &[String], node: Node) -> Result<(), NodeError> {
     Config::deserialize(node.nested_at(path)).map(|_| ())
@@ -68,13 +65,7 @@ pub(super) fn variable(path: &[String]) -> String {
 }
 
 /// What to say of a key that does not exist.
-pub(super) fn unknown(path: &[String], key: &str, known: &'static [&'static str]) -> (String, Option<String>) {
-    // The unknown key may lie above the end of the path, as in `[strem] heartbeat = …`.
-    let depth = path.iter().position(|segment| segment == key).unwrap_or(path.len().saturating_sub(1));
-    let path = &path[..(depth + 1).min(path.len())];
-    if LATER.iter().any(|later| matches_pattern(path, later)) {
-        return ("not in this version of Tidings; leave it out".to_owned(), None);
-    }
+pub(super) fn unknown(key: &str, known: &'static [&'static str]) -> (String, Option<String>) {
     let hint = match nearest(key, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => match keys().iter().find(|other| other.last().is_some_and(|last| last == key)) {
@@ -87,9 +78,6 @@ pub(super) fn unknown(path: &[String], key: &str, known: &'static [&'static str]
 
 /// What to say of a variable that sets a key that does not exist.
 pub(super) fn unknown_variable(name: &str, path: &[String]) -> (String, Option<String>) {
-    if LATER.iter().any(|later| matches_pattern(path, later)) {
-        return ("not in this version of Tidings; leave it out".to_owned(), None);
-    }
     // A namespace has any name, so the variable's own is taken before names are compared.
     let is_namespace = path.len() > 2 && path[0] == "namespaces";
     let names = keys().iter().map(|key| {
@@ -105,11 +93,6 @@ pub(super) fn unknown_variable(name: &str, path: &[String]) -> (String, Option<S
         None => "`tidings config reference` lists the keys; a variable is TIDINGS_SECTION__KEY".to_owned(),
     };
     ("there is no such key".to_owned(), Some(hint))
-}
-
-fn matches_pattern(path: &[String], pattern: &[&str]) -> bool {
-    path.len() >= pattern.len()
-        && pattern.iter().zip(path).all(|(wanted, segment)| *wanted == ANY_NAME || wanted == segment)
 }
 
 /// The candidate that is so near that it was probably meant.

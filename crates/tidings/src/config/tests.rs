@@ -110,14 +110,6 @@ fn an_unknown_key_is_told_with_its_place_and_the_nearest() {
 }
 
 #[test]
-fn what_a_later_version_has_is_told_apart() {
-    let toml = "[namespaces.a]\npresence = true\n";
-    let said = problems(toml, &[("TIDINGS_NAMESPACES__B__PRESENCE", "true")]);
-    assert_eq!(said.len(), 2, "{said:?}");
-    assert!(said.iter().all(|line| line.contains("not in this version")), "{said:?}");
-}
-
-#[test]
 fn a_wrong_value_is_told_with_what_is_accepted() {
     for (toml, wanted) in [
         ("listen = 5", "tidings.toml:1: listen: found an integer; accepted is an address and a port"),

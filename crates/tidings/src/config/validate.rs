@@ -52,6 +52,7 @@ pub(super) fn validate(config: &Config) -> Vec<(String, String)> {
     server(config, &mut found);
     tls(config, &mut found);
     push::validate(&config.push, &mut found);
+    super::presence::validate(&config.presence, &mut found);
     limits(config, &mut found);
     for (name, settings) in config.namespaces.iter() {
         namespace(name, settings, &mut found);

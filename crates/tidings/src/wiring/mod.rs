@@ -2,4 +2,5 @@
 
 pub(crate) mod notifications;
 pub(crate) mod outbox;
+pub(crate) mod presence;
 pub(crate) mod store;

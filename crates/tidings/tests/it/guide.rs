@@ -19,12 +19,12 @@ const BROWSER_LIMIT: Duration = Duration::from_secs(120);
 /// Where the guide's server is.
 const THEIRS: &str = "http://127.0.0.1:7330";
 
-/// The variables that earlier blocks of the guide have exported.
+/// The variables that earlier blocks of a document have exported.
 #[derive(Default)]
-struct Session(HashMap<String, String>);
+pub(crate) struct Session(pub(crate) HashMap<String, String>);
 
 impl Session {
-    fn command(&self, block: &str, server: &TidingsServer) -> std::process::Command {
+    pub(crate) fn command(&self, block: &str, server: &TidingsServer) -> std::process::Command {
         let binaries = Path::new(env!("CARGO_BIN_EXE_tidings")).parent().unwrap();
         let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
         let directory = server.config_path();
@@ -34,7 +34,7 @@ impl Session {
     }
 
     /// Runs a block to its end, keeps what it exported, and gives what it printed.
-    fn run(&mut self, block: &str, server: &TidingsServer) -> String {
+    pub(crate) fn run(&mut self, block: &str, server: &TidingsServer) -> String {
         let marker = "--- exported ---";
         let output = self.command(&format!("{block}\necho\necho '{marker}'\nexport -p"), server).output().unwrap();
         assert!(output.status.success(), "{block}\n{output:?}");
@@ -44,11 +44,34 @@ impl Session {
             let Some((name, value)) = line.strip_prefix("declare -x ").and_then(|rest| rest.split_once('=')) else {
                 continue;
             };
-            if ["KEY", "JSON", "TOKEN", "TICKET"].contains(&name) {
+            if ["KEY", "JSON", "TOKEN", "TICKET", "ID"].contains(&name) {
                 self.0.insert(name.to_owned(), value.trim_matches('"').to_owned());
             }
         }
         printed.to_owned()
+    }
+
+    /// Runs all shell blocks of a document in their order, and holds what they print against the block that
+    /// follows each. Answers how many there were.
+    pub(crate) fn run_all(&mut self, document: &str, server: &TidingsServer) -> usize {
+        let blocks = blocks(document);
+        let mut count = 0;
+        for (at, (_, block)) in blocks.iter().enumerate().filter(|(_, (language, _))| *language == "sh") {
+            let shown = blocks.get(at + 1).filter(|(language, _)| language.is_empty()).map(|(_, shown)| shown.as_str());
+            count += 1;
+            let lines: Vec<String> = if block.contains("curl -N") {
+                let streaming = Running::start(self.command(block, server));
+                shown.unwrap().lines().map(|_| streaming.stream_line()).collect()
+            } else {
+                self.run(block, server).lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+            };
+            let shown: Vec<_> = shown.unwrap_or_default().lines().collect();
+            assert_eq!(lines.len(), shown.len(), "{block}\n{lines:#?}");
+            for (line, shown) in lines.iter().zip(shown) {
+                assert!(is_as_shown(line, shown), "{block}\n{line}\n{shown}");
+            }
+        }
+        count
     }
 }
 
@@ -68,24 +91,7 @@ async fn server(config: &str) -> TidingsServer {
 async fn the_commands_show_what_the_guide_says() {
     let (guide, config) = guide_and_config();
     let server = server(&config).await;
-    let mut session = Session::default();
-    let blocks = blocks(&guide);
-    let mut count = 0;
-    for (at, (_, block)) in blocks.iter().enumerate().filter(|(_, (language, _))| *language == "sh") {
-        let shown = blocks.get(at + 1).filter(|(language, _)| language.is_empty()).map(|(_, shown)| shown.as_str());
-        count += 1;
-        let lines: Vec<String> = if block.contains("curl -N") {
-            let streaming = Running::start(session.command(block, &server));
-            shown.unwrap().lines().map(|_| streaming.stream_line()).collect()
-        } else {
-            session.run(block, &server).lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
-        };
-        let shown: Vec<_> = shown.unwrap_or_default().lines().collect();
-        assert_eq!(lines.len(), shown.len(), "{block}\n{lines:#?}");
-        for (line, shown) in lines.iter().zip(shown) {
-            assert!(is_as_shown(line, shown), "{block}\n{line}\n{shown}");
-        }
-    }
+    let count = Session::default().run_all(&guide, &server);
     assert!(count > 12, "only {count} blocks were found");
 }
 

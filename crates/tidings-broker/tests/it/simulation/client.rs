@@ -5,7 +5,7 @@
 //! may be cut off after any.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     future::Future,
     pin::Pin,
     sync::{
@@ -16,16 +16,21 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tidings_core::stream::{Resume, Stream};
+use tidings_core::{
+    notifications::NotificationId,
+    stream::{Resume, Stream},
+};
 use tidings_hub::{ConnectionId, Hub};
 use tidings_protocol::{
-    Channel, CloseReason, Cursor, EventId, GapReason, Millis, Partition, PartitionCursor, Position,
+    Channel, CloseReason, Cursor, EventId, GapReason, Millis, Partition, PartitionCursor, Position, UserId,
     envelope::{Closing, Envelope, Gap},
+    notification::NotificationEvent,
     sse::{Parsed, Parser},
 };
 
 use super::{
     cluster::{Cluster, Replay},
+    inbox::{Kept, Row, Rows, Telling},
     model::Known,
     serve::{Flag, serve},
     sights::{Progress, Sights, count},
@@ -48,6 +53,15 @@ struct Connection {
     id: ConnectionId,
 }
 
+/// What a signed-in client has to do with the inbox of its user.
+pub(crate) struct Unread {
+    pub(crate) user: UserId,
+    /// If the stream is to give what is unread: the partitions of which the client has kept its place.
+    pub(crate) kept: Option<Vec<Kept>>,
+    /// What was unread when it was opened.
+    pub(crate) must_have: BTreeSet<NotificationId>,
+}
+
 /// One client over all its connections.
 pub(crate) struct Client {
     pub(crate) number: usize,
@@ -67,6 +81,15 @@ pub(crate) struct Client {
     gaps: HashMap<Channel, (PartitionCursor, Millis)>,
     /// What it need not get of what is before its first fence.
     replay: Replay,
+    unread: Option<Unread>,
+    /// The notifications that it has, and how often each came.
+    notifications: HashMap<NotificationId, usize>,
+    /// What came in frames without an id: all of it comes again if the connection ends before one with an id.
+    provisional: (Vec<EventId>, Vec<NotificationId>),
+    /// Whether frames may come without an id, until one has one.
+    is_without_id: bool,
+    /// Set until the first unread one comes: what was told elsewhere than in these partitions may come again.
+    kept: Option<Vec<Kept>>,
     is_live: bool,
     /// Whether it was cut off within a frame.
     was_cut_inside_frame: bool,
@@ -89,6 +112,11 @@ impl Client {
             delivered: HashSet::new(),
             gaps: HashMap::new(),
             replay: Replay::default(),
+            unread: None,
+            notifications: HashMap::new(),
+            provisional: Default::default(),
+            is_without_id: false,
+            kept: None,
             is_live: false,
             was_cut_inside_frame: false,
             is_at_work: false,
@@ -107,8 +135,10 @@ impl Client {
         hub: Arc<Hub>,
         resume: Resume,
         is_new_chain: bool,
+        unread: Option<Unread>,
         sights: &mut Sights,
     ) {
+        self.forget_provisional(sights);
         self.note(format!(
             "connect to node {} with {} for {:?}, new chain: {is_new_chain}",
             self.node,
@@ -121,7 +151,14 @@ impl Client {
         if is_new_chain {
             self.delivered.clear();
             self.gaps.clear();
+            self.notifications.clear();
         }
+        if let Some(Unread { kept: Some(_), .. }) = &unread {
+            sights.unread_after_loss += u64::from(matches!(resume, Resume::After(_)));
+        }
+        self.kept = unread.as_ref().and_then(|unread| unread.kept.clone());
+        self.is_without_id = self.kept.is_some();
+        self.unread = unread;
         self.replay = Replay::default();
         self.cursor = match &resume {
             Resume::After(cursor) => Some(cursor.clone()),
@@ -196,6 +233,7 @@ impl Client {
         max_bytes: usize,
         peer: Peer,
         cluster: &Mutex<Cluster>,
+        rows: &Mutex<Rows>,
         now: Millis,
         sights: &mut Sights,
     ) -> Progress {
@@ -226,11 +264,11 @@ impl Client {
         let hub = connection.hub.clone();
         self.is_at_work = true;
         let mut progress = Progress::Bytes;
-        let cluster = cluster.lock();
+        let (cluster, rows) = (cluster.lock(), rows.lock());
         for parsed in parsed {
             if let Parsed::Event { event, data, id } = parsed {
                 progress = Progress::Event;
-                self.on_frame(&event, &data, id, is_live, &hub, now, &cluster, sights);
+                self.on_frame(&event, &data, id, is_live, &hub, now, &cluster, &rows, sights);
             }
         }
         self.is_at_work = false;
@@ -247,8 +285,10 @@ impl Client {
         hub: &Hub,
         now: Millis,
         cluster: &Cluster,
+        rows: &Rows,
         sights: &mut Sights,
     ) {
+        // Frames without an id have that of the frame before them.
         let cursor = match id.is_empty() {
             true => None,
             false => Some(id.parse::<Cursor>().expect("an id is a cursor")),
@@ -262,13 +302,19 @@ impl Client {
             connection.closing = Some(reason.expect("a reason"));
             return;
         }
-        if id != self.last_id && !id.is_empty() {
+        let has_new_id = id != self.last_id && !id.is_empty();
+        if has_new_id {
             self.earlier_ids.push(std::mem::replace(&mut self.last_id, id));
         }
         if event == "connected" {
+            if let (Some(cursor), Resume::New { .. }) = (&cursor, &self.resume) {
+                self.is_without_id = false;
+                self.must_have_unread(cursor, cluster, rows);
+            }
             return self.on_connected(cursor, now, cluster);
         }
-        let cursor = cursor.expect("an event has an id");
+        // Whether it ends frames without an id, and so speaks of all of them.
+        let is_end = has_new_id && std::mem::take(&mut self.is_without_id);
         match event {
             "gap" => {
                 let gap: Gap = serde_json::from_str(data).expect("the data of `gap`");
@@ -276,24 +322,131 @@ impl Client {
                 let reason = reason.expect("a reason");
                 let channels: Vec<_> = gap.channels.iter().map(|c| c.parse().expect("a channel")).collect();
                 count(&mut sights.gaps, reason);
-                self.on_gap(&channels, reason, &cursor, now, cluster);
+                self.on_gap(&channels, reason, cursor.as_ref(), now, cluster);
             }
             "message" => {
                 sights.live += u64::from(is_live);
                 sights.replayed += u64::from(!is_live);
                 self.is_live |= is_live;
                 let envelope: Envelope<'_> = serde_json::from_str(data).expect("the whole event");
-                self.on_event(&envelope, &cursor, cluster);
+                self.on_event(&envelope, cursor.as_ref(), cluster);
+            }
+            "notification" => {
+                self.is_live |= is_live;
+                let envelope: Envelope<'_> = serde_json::from_str(data).expect("the whole event");
+                self.on_notification(&envelope, cursor.as_ref().filter(|_| has_new_id), is_live, rows, sights);
             }
             other => panic!("an event {other}"),
         }
-        self.claim(cursor, hub, now, cluster, sights);
+        // A frame without an id claims nothing.
+        let Some(cursor) = cursor.filter(|_| has_new_id || !self.is_without_id) else { return };
+        if has_new_id {
+            self.provisional = Default::default();
+        }
+        if is_end {
+            self.must_have_unread(&cursor, cluster, rows);
+            if self.cursor.is_none() {
+                self.must_have_replay(now, cluster);
+            }
+        }
+        self.claim(cursor, is_end, hub, now, (cluster, rows), sights);
+    }
+
+    /// What came in frames without an id comes again.
+    fn forget_provisional(&mut self, sights: &mut Sights) {
+        let (events, notifications) = std::mem::take(&mut self.provisional);
+        sights.cut_among_unread += u64::from(!notifications.is_empty());
+        self.delivered.retain(|id| !events.contains(id));
+        for id in notifications {
+            if let Some(count) = self.notifications.get_mut(&id) {
+                *count -= 1;
+            }
+        }
+    }
+
+    fn has(&self, id: NotificationId) -> bool {
+        self.notifications.get(&id).is_some_and(|count| *count > 0)
+    }
+
+    fn on_notification(
+        &mut self,
+        envelope: &Envelope<'_>,
+        cursor: Option<&Cursor>,
+        is_live: bool,
+        rows: &Rows,
+        sights: &mut Sights,
+    ) {
+        let unread = self.unread.as_ref().expect("only users get notifications");
+        let event: NotificationEvent<'_> = serde_json::from_str(envelope.data.get()).expect("a notification");
+        let id: NotificationId = event.notification.id.parse().expect("an id");
+        let row = rows.get(id).expect("it was accepted");
+        assert!(row.is_for(&unread.user), "{row:?} is somebody else's");
+        let (partition, at) = envelope.id.parse::<Cursor>().expect("an event's id").entries().next().expect("a place");
+        let place = EventId { partition, at };
+        // What was muted has none.
+        let has_place = at.position > Position::ZERO;
+        let is_in_its_place = has_place && cursor.is_some_and(|cursor| cursor.get(partition) == Some(at));
+        if is_in_its_place {
+            sights.notifications_live += u64::from(is_live);
+            sights.notifications_replayed += u64::from(!is_live);
+            assert!(row.place() == Some(place) || row.forgotten.contains(&place), "{row:?} was not told at {place:?}");
+            // Where it has lost its place, and no channel to lack anything of, nothing need be told of that.
+            let is_kept = unread.kept.as_ref().is_none_or(|kept| kept.contains(&(partition, at.epoch)));
+            if let Some(before) = self.cursor.as_ref().and_then(|before| before.get(partition)).filter(|_| is_kept) {
+                assert!(before.epoch != at.epoch || before.position < at.position, "{at:?} comes after {before:?}");
+            }
+        } else {
+            assert!(!is_live && unread.kept.is_some(), "a notification has its place: {row:?}, {cursor:?}");
+            sights.notifications_unread += 1;
+            sights.notifications_silent += u64::from(row.telling == Telling::Silent);
+            if let Some(kept) = self.kept.take() {
+                let is_kept = |id: EventId| kept.contains(&(id.partition, id.at.epoch));
+                self.notifications.retain(|id, _| rows.get(*id).and_then(Row::place).is_some_and(is_kept));
+            }
+        }
+        let count = self.notifications.entry(id).or_default();
+        *count += 1;
+        assert!(*count <= 1 + row.forgotten.len(), "{row:?} comes twice");
+        sights.notifications_told_again += u64::from(*count > 1);
+        self.provisional.1.push(id);
+    }
+
+    /// The stream was to give what is unread, and says that it has, up to a place.
+    fn must_have_unread(&mut self, cursor: &Cursor, cluster: &Cluster, rows: &Rows) {
+        let Some(Unread { user, must_have, kept: Some(_) }) = &self.unread else { return };
+        for row in must_have.iter().filter_map(|id| rows.get(*id)).filter(|row| row.is_unread_by(user)) {
+            // What was muted may be left out, and what is still to come too.
+            let Some(place) = row.place() else { continue };
+            let Some(to) = cursor.get(place.partition) else { continue };
+            let is_beyond = to.epoch == place.at.epoch && to.position < place.at.position;
+            // The log was replaced after this frame was written, or the client's place there is none.
+            let model = cluster.model(place.partition);
+            let is_old = model.epoch != to.epoch || to.position > model.head;
+            assert!(is_beyond || is_old || self.has(row.id), "{row:?} is unread and was not given, at {cursor:?}");
+        }
+    }
+
+    /// A new client has the last events of its channels.
+    fn must_have_replay(&self, now: Millis, cluster: &Cluster) {
+        for (channel, positions) in &self.replay.must_have {
+            let model = cluster.model(cluster.partition_of(channel));
+            for position in positions {
+                let events = model.events(channel, position.previous(), *position);
+                let is_in_gap = |event: &Known| self.gaps.get(channel).is_some_and(|(_, at)| event.may_be_gone(*at));
+                let is_there = |event: &Known| event.is_past(now) || self.delivered.contains(&event.id);
+                assert!(
+                    events.iter().all(|event| is_there(event) || is_in_gap(event)),
+                    "{channel} lacks {position:?} of its replay"
+                );
+            }
+        }
     }
 
     fn on_connected(&mut self, cursor: Option<Cursor>, now: Millis, cluster: &Cluster) {
         match &self.resume {
             Resume::After(theirs) => assert_eq!(cursor.as_ref(), Some(theirs), "`connected` says what the client said"),
             Resume::Unusable => assert_eq!(cursor, None),
+            Resume::New { unread: true, .. } if cursor.is_none() => self.is_without_id = true,
             Resume::New { .. } => {
                 let cursor = cursor.expect("a new client gets a cursor");
                 for (channel, positions) in &self.replay.must_have {
@@ -315,13 +468,14 @@ impl Client {
         }
     }
 
-    fn on_event(&mut self, envelope: &Envelope<'_>, cursor: &Cursor, cluster: &Cluster) {
+    fn on_event(&mut self, envelope: &Envelope<'_>, cursor: Option<&Cursor>, cluster: &Cluster) {
         let channel: Channel = envelope.channel.parse().expect("a channel");
         let (partition, at) = envelope.id.parse::<Cursor>().expect("an event's id").entries().next().expect("a place");
         let id = EventId { partition, at };
         assert!(self.channels.contains(&channel), "an event of {channel}");
         assert_eq!(cluster.partition_of(&channel), id.partition);
-        assert_eq!(cursor.get(id.partition), Some(id.at), "the frame of an event says that it was read");
+        let place = cursor.and_then(|cursor| cursor.get(id.partition));
+        assert!(place == Some(id.at) || self.is_without_id, "the frame of an event says that it was read: {place:?}");
         let model = cluster.model(partition);
         if model.epoch == at.epoch {
             let known = model.events(&channel, at.position.previous(), at.position);
@@ -333,9 +487,17 @@ impl Client {
             assert!(before.position < id.at.position, "{:?} comes after {:?}", id.at, before);
         }
         assert!(self.delivered.insert(id), "{id:?} comes twice");
+        self.provisional.0.push(id);
     }
 
-    fn on_gap(&mut self, channels: &[Channel], reason: GapReason, cursor: &Cursor, now: Millis, cluster: &Cluster) {
+    fn on_gap(
+        &mut self,
+        channels: &[Channel],
+        reason: GapReason,
+        cursor: Option<&Cursor>,
+        now: Millis,
+        cluster: &Cluster,
+    ) {
         for channel in channels {
             assert!(self.channels.contains(channel), "a gap in {channel}");
             let partition = cluster.partition_of(channel);
@@ -347,7 +509,8 @@ impl Client {
                 GapReason::Unusable => assert!(before.is_none(), "{channel} had a place: {before:?}"),
                 GapReason::Epoch => assert!(is_foreign, "the epoch of {channel} has not changed: {before:?}"),
                 GapReason::Evicted | GapReason::Expired | GapReason::Restart => {
-                    let after = before.expect("it had a place").position;
+                    assert!(before.is_some() || self.is_without_id, "it had a place");
+                    let after = before.map(|before| before.position).unwrap_or_default();
                     let is_durable = namespaces.of(channel).durable;
                     assert!(
                         model.may_have_gap(channel, after, is_durable, namespaces.label(channel), now),
@@ -362,9 +525,12 @@ impl Client {
             }
         }
         for channel in channels {
-            if let Some(at) = cursor.get(cluster.partition_of(channel)) {
-                self.gaps.insert(channel.clone(), (at, now));
-            }
+            let partition = cluster.partition_of(channel);
+            let epoch = cluster.model(partition).epoch;
+            let place =
+                cursor.and_then(|cursor| cursor.get(partition)).filter(|at| at.epoch == epoch || !self.is_without_id);
+            let at = place.unwrap_or(PartitionCursor { epoch, position: Position::ZERO });
+            self.gaps.insert(channel.clone(), (at, now));
         }
         if reason == GapReason::Epoch
             && let Some(before) = &mut self.cursor
@@ -378,7 +544,17 @@ impl Client {
     }
 
     /// The client says from now on that it has seen everything up to `cursor`.
-    pub(crate) fn claim(&mut self, cursor: Cursor, hub: &Hub, now: Millis, cluster: &Cluster, sights: &mut Sights) {
+    /// `is_end` says that it speaks of frames without an id.
+    pub(crate) fn claim(
+        &mut self,
+        cursor: Cursor,
+        is_end: bool,
+        hub: &Hub,
+        now: Millis,
+        (cluster, rows): (&Cluster, &Rows),
+        sights: &mut Sights,
+    ) {
+        self.claim_notifications(&cursor, cluster, rows);
         for channel in &self.channels {
             let partition = cluster.partition_of(channel);
             let Some(to) = cursor.get(partition) else { continue };
@@ -421,7 +597,7 @@ impl Client {
                 }
             }
         }
-        if self.is_live || self.cursor.is_none() {
+        if self.is_live || is_end || self.cursor.is_none() {
             self.cursor = Some(cursor);
             return;
         }
@@ -435,11 +611,37 @@ impl Client {
         assert!(moved <= 1, "a frame of catch-up speaks of other partitions: {before:?}, {after:?}");
     }
 
+    /// All notifications that were told up to there are among those that it has.
+    fn claim_notifications(&self, cursor: &Cursor, cluster: &Cluster, rows: &Rows) {
+        let Some(Unread { user, kept, .. }) = &self.unread else { return };
+        for (partition, to) in cursor.entries() {
+            let Some(from) = self.cursor.as_ref().and_then(|before| before.get(partition)) else { continue };
+            if from.epoch != to.epoch || cluster.model(partition).epoch != to.epoch {
+                continue;
+            }
+            let is_lost = kept.as_ref().is_some_and(|kept| !kept.contains(&(partition, to.epoch)));
+            for row in rows.told(user, partition, from, to.position) {
+                let is_left_out = row.place().is_some_and(|place| {
+                    self.replay.fences.get(&partition).is_some_and(|fence| place.at.position <= *fence)
+                });
+                // Who has lost its place gets what is unread, not what it has read since.
+                let is_read = is_lost && !row.is_unread_by(user);
+                assert!(is_left_out || is_read || self.has(row.id), "{row:?} is claimed by {to:?} and did not come");
+            }
+        }
+    }
+
     /// Nothing is under way any more, so it must have everything.
-    pub(crate) fn must_have_all(&mut self, cluster: &Mutex<Cluster>, now: Millis, sights: &mut Sights) {
+    pub(crate) fn must_have_all(
+        &mut self,
+        cluster: &Mutex<Cluster>,
+        rows: &Mutex<Rows>,
+        now: Millis,
+        sights: &mut Sights,
+    ) {
         let Some(connection) = &self.connection else { panic!("client {} is not connected", self.number) };
         let hub = connection.hub.clone();
-        let cluster = cluster.lock();
+        let (cluster, rows) = (cluster.lock(), rows.lock());
         (self.is_live, self.is_at_work) = (true, true);
         let mut cursor = self.cursor.clone().expect("it has a cursor by now");
         for channel in &self.channels {
@@ -449,7 +651,8 @@ impl Client {
             cursor.set(partition, head);
         }
         let own = self.cursor.clone();
-        self.claim(cursor, &hub, now, &cluster, sights);
+        self.must_have_unread(&cursor, &cluster, &rows);
+        self.claim(cursor, false, &hub, now, (&cluster, &rows), sights);
         self.cursor = own;
         self.is_at_work = false;
     }

@@ -19,7 +19,7 @@ use tidings_core::{
     },
 };
 use tidings_hub::{Interest, Registration, Time as _};
-use tidings_protocol::{Channel, Cursor, Epoch, Event, LoggedEvent, Partition, Position};
+use tidings_protocol::{Channel, Cursor, Epoch, Event, EventId, LoggedEvent, Partition, Position};
 
 use super::{clock::SimClock, model::Model};
 
@@ -129,7 +129,8 @@ impl Cluster {
         cursor
     }
 
-    pub(crate) fn append(&mut self, event: Event, fails: bool) {
+    /// Answers where it is, unless it fails.
+    pub(crate) fn append(&mut self, event: Event, fails: bool) -> Option<EventId> {
         let now = self.clock.now();
         let namespaces = self.namespaces.clone();
         let number = self.partition_of(&event.channel).index();
@@ -142,9 +143,9 @@ impl Cluster {
             log.log.withdraw(position, key);
             log.log.pass_over(position);
             log.model.head = position;
-            return;
+            return None;
         }
-        let is_durable = namespaces.of(&event.channel).durable;
+        let is_durable = namespaces.of(&event.channel).durable && !event.is_ephemeral;
         let placed = Arc::new(log.log.place(event, position, now));
         let logged = log.log.release(placed, is_durable, &namespaces, now);
         if is_durable {
@@ -157,6 +158,7 @@ impl Cluster {
                 feed.items[number].push_back(FeedItem::Event(logged.clone()));
             }
         }
+        Some(logged.id())
     }
 
     pub(crate) fn purge(&mut self, channel: &Channel) {
@@ -317,7 +319,7 @@ impl Interest for SimBroker {
 }
 
 /// Is pending once.
-async fn turn() {
+pub(crate) async fn turn() {
     let mut is_first = true;
     poll_fn(|cx| match std::mem::take(&mut is_first) {
         true => {

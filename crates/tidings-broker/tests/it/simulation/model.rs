@@ -83,6 +83,10 @@ impl Model {
         let channel = &logged.event.channel;
         let namespace = namespaces.of(channel);
         self.head = logged.position;
+        if logged.event.is_ephemeral {
+            // It is never in history, so nobody lacks it there.
+            return;
+        }
         let floor = self.floors.get(namespaces.label(channel)).copied().unwrap_or_default();
         let known = self.channels.entry(channel.clone()).or_insert_with(|| KnownChannel {
             label: namespaces.label(channel).to_owned(),

@@ -102,7 +102,7 @@ fn encode(item: &Item) -> Bytes {
         Item::Replayed { logged, cursor } => return FORMAT.encode(cursor.as_ref(), logged),
         Item::Gap { channels, reason, cursor } => {
             let channels = channels.iter().map(|channel| channel.as_str().to_owned()).collect();
-            sse::write_gap(&mut bytes, cursor, &Gap { channels, reason: reason.to_string() });
+            sse::write_gap(&mut bytes, cursor.as_ref(), &Gap { channels, reason: reason.to_string() });
         }
         Item::Live(frame) => return frame.bytes(FORMAT).clone(),
     }

@@ -7,12 +7,12 @@ use tidings_hub::{
     ConnectionFilter, Hub, QueueLimits, Tick, Time as _, Transport,
     shard::{LiveSettings, Readiness, Shard},
 };
-use tidings_protocol::CloseReason;
+use tidings_protocol::{Channel, CloseReason};
 
 use super::{
     sights::{Progress, count},
     wire::{Peer, SharedWire, Wire},
-    world::{CLIENTS, World},
+    world::{CLIENTS, USERS, World, user},
 };
 
 /// A wire that a shard was given.
@@ -241,13 +241,20 @@ impl World {
     fn assert_lists_agree(&self, node: usize) {
         let hub = &self.nodes[node].hub;
         let mut channels = 0;
-        for channel in &self.channels {
+        let personal: Vec<_> = (0..USERS).map(|number| Channel::personal(&user(number))).collect();
+        for channel in self.channels.iter().chain(&personal) {
             let filter = ConnectionFilter { channel: Some(channel.clone()), ..ConnectionFilter::default() };
             let listeners = hub.connections(&filter).len();
             assert_eq!(hub.listener_count(channel), listeners, "{channel}");
             channels += usize::from(listeners > 0);
         }
-        assert_eq!(hub.channel_count(), channels);
+        // Who is signed in listens to what is for everyone, and is not listed with it.
+        let everyone = Channel::everyone();
+        let mut signed_in = hub.connections(&ConnectionFilter::default());
+        signed_in.retain(|info| info.user.is_some());
+        assert!(signed_in.iter().all(|info| !info.channels.contains(&everyone)));
+        assert_eq!(hub.listener_count(&everyone), signed_in.len());
+        assert_eq!(hub.channel_count(), channels + usize::from(!signed_in.is_empty()));
         assert_counts_agree(hub);
     }
 

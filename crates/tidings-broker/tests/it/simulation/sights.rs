@@ -31,6 +31,15 @@ pub(crate) struct Sights {
     pub(crate) later_fences: u64,
     pub(crate) conflated: u64,
     pub(crate) all_left: u64,
+    /// Notifications that were read from the inbox in their places, as they happened, and as unread ones.
+    pub(crate) notifications_replayed: u64,
+    pub(crate) notifications_live: u64,
+    pub(crate) notifications_unread: u64,
+    pub(crate) notifications_silent: u64,
+    /// Those that came twice, for a node had died before it noted where it told them.
+    pub(crate) notifications_told_again: u64,
+    pub(crate) cut_among_unread: u64,
+    pub(crate) unread_after_loss: u64,
 }
 
 /// The same of what the sockets of shards saw.

@@ -1,6 +1,6 @@
 //! What happens, one step at a time.
 
-use std::{cell::Cell, sync::Arc, time::Duration};
+use std::{cell::Cell, collections::BTreeSet, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
@@ -8,17 +8,20 @@ use tidings_broker::log::{KeyLimits, LogLimits};
 use tidings_core::{
     Namespace, Namespaces, SharedNamespaces,
     feed::Delivery,
+    notifications::{Inbox, NotificationId, Telling},
     stream::{Resume, Streams},
 };
 use tidings_hub::{ConfirmBy, ConnectionId, ConnectionInfo, Hub, QueueLimits, Time as _, Transport, shard::Shard};
 use tidings_protocol::{
-    Channel, CloseReason, Cursor, Data, Epoch, Event, EventType, GapReason, Position, limits::POSITION_MAX,
+    Channel, CloseReason, Cursor, Data, Epoch, Event, EventType, GapReason, Partition, PartitionCursor, Position,
+    UserId, limits::POSITION_MAX,
 };
 
 use super::{
-    client::Client,
+    client::{Client, Unread},
     clock::SimClock,
     cluster::{Cluster, SimBroker, partition},
+    inbox::{Kept, SharedRows, SimStore},
     serve::FORMAT,
     shards::Held,
     sights::{Progress, ShardSights, Sights, counted},
@@ -26,6 +29,13 @@ use super::{
 };
 
 pub(crate) const CLIENTS: usize = 8;
+
+/// Users. Each has two clients, and two clients have none.
+pub(crate) const USERS: usize = 3;
+
+pub(crate) fn user(number: usize) -> UserId {
+    UserId::parse(&format!("u{number}")).expect("an id")
+}
 
 /// One way to run it.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +52,8 @@ pub(crate) struct Node {
     pub(crate) shards: Vec<Shard>,
     /// What they were given, until it is dropped.
     pub(crate) held: Vec<Held>,
+    telling: Arc<Telling>,
+    is_telling: bool,
 }
 
 pub(crate) struct World {
@@ -50,6 +62,7 @@ pub(crate) struct World {
     pub(crate) clock: Arc<SimClock>,
     namespaces: SharedNamespaces,
     pub(crate) cluster: Arc<Mutex<Cluster>>,
+    pub(crate) rows: SharedRows,
     pub(crate) nodes: Vec<Node>,
     pub(crate) clients: Vec<Client>,
     pub(crate) channels: Vec<Channel>,
@@ -109,6 +122,7 @@ impl World {
             clock,
             namespaces,
             cluster: Arc::new(Mutex::new(cluster)),
+            rows: SharedRows::default(),
             nodes: Vec::new(),
             clients: (0..CLIENTS).map(Client::new).collect(),
             channels: channels(),
@@ -139,6 +153,15 @@ impl World {
         let broker = || SimBroker { cluster: self.cluster.clone(), node, incarnation };
         let hub = Hub::new(self.cluster.lock().heads(), Box::new(broker()));
         let (namespaces, clock) = (self.namespaces.clone(), self.clock.clone());
+        // What it had told and not noted is told again.
+        self.rows.lock().forget(node);
+        let telling = Arc::<Telling>::default();
+        let inbox = Inbox {
+            store: Arc::new(SimStore::new(self.rows.clone(), self.rng.random())),
+            telling: telling.clone(),
+            is_shared: self.setting.nodes > 1,
+            everyone: Channel::everyone(),
+        };
         Node {
             delivery: Delivery { hub: hub.clone(), namespaces: namespaces.clone(), clock: clock.clone() },
             streams: Streams {
@@ -146,12 +169,14 @@ impl World {
                 broker: Arc::new(broker()),
                 namespaces,
                 clock: clock.clone(),
-                inbox: None,
+                inbox: Some(inbox),
             },
             shards: (0..self.rng.random_range(0..=2))
                 .map(|_| Shard::simulated(&hub, clock.clone()).expect("it needs nothing"))
                 .collect(),
             held: Vec::new(),
+            telling,
+            is_telling: false,
             hub,
         }
     }
@@ -166,7 +191,7 @@ impl World {
         if self.rng.random_ratio(1, 300) {
             self.is_stormy = !self.is_stormy;
         }
-        match self.rng.random_range(0..1600) {
+        match self.rng.random_range(0..1800) {
             0..110 => self.append(),
             110..340 => self.deliver_some(),
             340..440 => {
@@ -227,7 +252,8 @@ impl World {
             }
             997..1000 if self.rng.random_ratio(1, 3) => self.settle(),
             997..1000 if self.rng.random_ratio(1, 20) => self.all_leave(),
-            1000.. => self.take_shard_step(),
+            1000..1600 => self.take_shard_step(),
+            1600.. => self.take_inbox_step(),
             _ => {}
         }
     }
@@ -250,6 +276,47 @@ impl World {
         };
         let fails = self.rng.random_ratio(1, 100);
         self.cluster.lock().append(event, fails);
+    }
+
+    fn take_inbox_step(&mut self) {
+        let node = self.rng.random_range(0..self.nodes.len());
+        match self.rng.random_range(0..20) {
+            0..5 => {
+                let user = self.rng.random_ratio(3, 4).then(|| user(self.rng.random_range(0..USERS)));
+                self.rows.lock().add(user, self.rng.random_ratio(1, 10));
+            }
+            5..11 => drop(self.begin_telling(node)),
+            11..14 => self.end_telling(node),
+            // It dies with what it has told and not noted.
+            14..15 if self.nodes[node].is_telling && self.rng.random_ratio(1, 10) => {
+                self.restart_nodes(|other| other == node);
+            }
+            _ => {
+                let (count, user) = (self.rng.random_range(0..25), user(self.rng.random_range(0..USERS)));
+                self.rows.lock().read_all_but(count, &user);
+            }
+        }
+    }
+
+    /// A node's teller appends some of what is untold. `false` if there is nothing.
+    fn begin_telling(&mut self, number: usize) -> bool {
+        let node = &mut self.nodes[number];
+        if std::mem::replace(&mut node.is_telling, true) {
+            return false;
+        }
+        node.telling.begin();
+        let (rng, cluster) = (&mut self.rng, &self.cluster);
+        let count = rng.random_range(1..6);
+        self.rows.lock().tell(number, count, |event| cluster.lock().append(event, rng.random_ratio(1, 50)))
+    }
+
+    /// It notes where.
+    fn end_telling(&mut self, number: usize) {
+        let node = &mut self.nodes[number];
+        if std::mem::take(&mut node.is_telling) {
+            self.rows.lock().note(number);
+            node.telling.end();
+        }
     }
 
     fn deliver_some(&mut self) {
@@ -283,7 +350,7 @@ impl World {
 
     fn read(&mut self, client: usize, max_bytes: usize, peer: Peer) -> Progress {
         let now = self.clock.now();
-        self.clients[client].read(max_bytes, peer, &self.cluster, now, &mut self.sights)
+        self.clients[client].read(max_bytes, peer, &self.cluster, &self.rows, now, &mut self.sights)
     }
 
     pub(crate) fn cut_all(&mut self) {
@@ -315,33 +382,64 @@ impl World {
             let count = self.rng.random_range(1..=popular.min(9));
             client.channels = self.channels[..popular].choose_multiple(&mut self.rng, count).cloned().collect();
         }
+        let of = (number < 2 * USERS).then(|| user(number % USERS));
+        if let Some(personal) = of.as_ref().map(Channel::personal).filter(|own| !client.channels.contains(own)) {
+            client.channels.push(personal);
+        }
         let info = ConnectionInfo {
             id: ConnectionId::random(),
-            user: None,
+            user: of.clone(),
             transport: Transport::Sse,
             confirms: ConfirmBy::Client,
             remote: None,
             opened_at: self.clock.now(),
             channels: client.channels.clone().into(),
         };
+        let kept = of.as_ref().and_then(|user| self.lost_but(user, &resume));
+        let unread = of.clone().map(|user| Unread { must_have: self.unread_of(&user, kept.as_deref()), kept, user });
         let limits = QueueLimits { max_bytes: 1200, max_events: self.rng.random_range(2..12) };
         let wire = self.new_wire(limits);
         let Node { streams, hub, .. } = &self.nodes[node];
         let stream = streams.open(info, FORMAT, limits, resume.clone());
         let hub = hub.clone();
-        self.clients[number].on_connect(stream, wire, hub, resume, is_new_chain, &mut self.sights);
+        self.clients[number].on_connect(stream, wire, hub, resume, is_new_chain, unread, &mut self.sights);
         if self.rng.random() {
             self.offer(number, is_calm);
         }
     }
 
+    /// If a client is to be given what is unread, the partitions of which it has kept its place.
+    fn lost_but(&self, user: &UserId, resume: &Resume) -> Option<Vec<Kept>> {
+        let cluster = self.cluster.lock();
+        match resume {
+            Resume::New { unread, .. } => unread.then(Vec::new),
+            Resume::Unusable => Some(Vec::new()),
+            Resume::After(cursor) => {
+                let is_kept = |partition: Partition, at: PartitionCursor| {
+                    let model = cluster.model(partition);
+                    model.epoch == at.epoch && at.position <= model.head
+                };
+                let kept = cursor.entries().filter(|(partition, at)| is_kept(*partition, *at));
+                let kept: Vec<_> = kept.map(|(partition, at)| (partition, at.epoch)).collect();
+                let of = [Channel::personal(user), Channel::everyone()].map(|channel| cluster.partition_of(&channel));
+                let has_lost_any = of.iter().any(|of| !kept.iter().any(|(partition, _)| partition == of));
+                has_lost_any.then_some(kept)
+            }
+        }
+    }
+
+    fn unread_of(&self, user: &UserId, kept: Option<&[Kept]>) -> BTreeSet<NotificationId> {
+        kept.map(|kept| self.rows.lock().unread(user, kept)).unwrap_or_default()
+    }
+
     /// Where a client says that it was, and whether that is something else than where it really was.
     fn choose_resume(&mut self, client: usize, is_calm: bool) -> (Resume, bool) {
         let replay = *[0, 0, 1, 3, usize::MAX].choose(&mut self.rng).expect("one of five");
+        let unread = self.rng.random_ratio(1, 2);
         let client = &self.clients[client];
         let parse = |id: &str| id.parse::<Cursor>().map_or(Resume::Unusable, Resume::After);
         let last = match client.last_id.is_empty() {
-            true => return (Resume::New { replay, unread: false }, true),
+            true => return (Resume::New { replay, unread }, true),
             false => parse(&client.last_id),
         };
         let number = partition(self.rng.random_range(0..self.setting.partitions));
@@ -350,7 +448,7 @@ impl World {
                 let mut cursor = cursor.clone();
                 if let Some(at) = cursor.get(number) {
                     let (epoch, position) = to(at.epoch, at.position);
-                    cursor.set(number, tidings_protocol::PartitionCursor { epoch, position });
+                    cursor.set(number, PartitionCursor { epoch, position });
                 }
                 (Resume::After(cursor), true)
             }
@@ -358,7 +456,7 @@ impl World {
         };
         match self.rng.random_range(0..100) {
             _ if is_calm => (last, false),
-            0..3 => (Resume::New { replay, unread: false }, true),
+            0..3 => (Resume::New { replay, unread }, true),
             3..6 => (Resume::Unusable, true),
             6..8 => moved(&|epoch, position| (Epoch(!epoch.0), position)),
             8..10 => moved(&|epoch, _| (epoch, Position(POSITION_MAX))),
@@ -397,7 +495,9 @@ impl World {
             }
         }
         let now = self.clock.now();
-        self.clients.iter_mut().for_each(|client| client.must_have_all(&self.cluster, now, &mut self.sights));
+        self.clients
+            .iter_mut()
+            .for_each(|client| client.must_have_all(&self.cluster, &self.rows, now, &mut self.sights));
     }
 
     fn settle_round(&mut self) -> Progress {
@@ -417,6 +517,12 @@ impl World {
                     progress = Progress::Event;
                 }
             }
+        }
+        for node in 0..self.nodes.len() {
+            if self.begin_telling(node) {
+                progress = Progress::Event;
+            }
+            self.end_telling(node);
         }
         for client in 0..CLIENTS {
             if self.poll(client, false) {
@@ -463,6 +569,13 @@ impl World {
             ("cuts within a frame", sights.cut_inside_frame),
             ("resumes after one", sights.resumed_after_cut_inside_frame),
             ("times that all left", sights.all_left),
+            ("notifications that were replayed", sights.notifications_replayed),
+            ("live notifications", sights.notifications_live),
+            ("unread notifications", sights.notifications_unread),
+            ("unread ones that were muted", sights.notifications_silent),
+            ("notifications that were told again", sights.notifications_told_again),
+            ("cuts among unread ones", sights.cut_among_unread),
+            ("unread ones after a loss", sights.unread_after_loss),
             ("streams that a shard took", shards.handed_over),
             ("streams that it took with what waited", shards.handed_over_with_frames),
             ("streams that no shard took", shards.not_taken),
