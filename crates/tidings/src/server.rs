@@ -337,7 +337,7 @@ async fn join(tasks: Vec<JoinHandle<()>>) {
 
 /// The namespaces of which account is kept who listens.
 fn with_presence(config: &Config) -> Vec<&str> {
-    config.namespaces.iter().filter(|(_, namespace)| namespace.presence).map(|(name, _)| name.as_ref()).collect()
+    config.namespaces.iter().filter(|(_, namespace)| namespace.presence).map(|(name, _)| name).collect()
 }
 
 fn check_credentials(config: &Config) -> anyhow::Result<()> {

@@ -337,6 +337,17 @@ impl Store for SimStore {
         unreachable!("{NO}")
     }
 
+    async fn change_followers(
+        &self,
+        _: &Channel,
+        _: &[UserId],
+        _: &[UserId],
+        _: usize,
+        _: Millis,
+    ) -> Result<FollowersChanged, StoreError> {
+        unreachable!("{NO}")
+    }
+
     async fn devices(&self, _: &UserId) -> Result<Vec<Device>, StoreError> {
         unreachable!("{NO}")
     }

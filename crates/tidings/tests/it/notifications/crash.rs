@@ -37,7 +37,7 @@ async fn every_follower_gets_it_exactly_once_however_often_the_server_is_killed(
     let followers = number("FAN_OUT_FOLLOWERS", 5_000);
     let kills = number("FAN_OUT_KILLS", 3);
     let seed = number("FAN_OUT_SEED", rand::random::<u32>().into());
-    println!("FAN_OUT_SEED={seed} FAN_OUT_FOLLOWERS={followers} FAN_OUT_KILLS={kills}");
+    eprintln!("FAN_OUT_SEED={seed} FAN_OUT_FOLLOWERS={followers} FAN_OUT_KILLS={kills}");
     let mut rng = StdRng::seed_from_u64(seed);
 
     let push = PushService::start().await.unwrap();
@@ -64,8 +64,14 @@ async fn every_follower_gets_it_exactly_once_however_often_the_server_is_killed(
             accepted(call(node, axum::http::Method::POST, "/v1/notifications", API_KEY, &festival).await, 202)
         };
         let id = send(&node).await["id"].as_str().unwrap().to_owned();
-        // At any moment of writing it out, telling it and pushing it, also of the ones before.
-        tokio::time::sleep(Duration::from_millis(rng.random_range(0..followers / 5))).await;
+        // At any moment of writing it out and telling it, while those before may still be told and pushed.
+        let counter = match rng.random_bool(0.5) {
+            true => "tidings_inbox_fan_out_rows_total",
+            false => "tidings_inbox_told_total",
+        };
+        let share = rng.random_range(0.0..1.0);
+        let reached = async || (node.metric(counter).await >= share * followers as f64).then_some(());
+        wait::until(counter, PATIENCE, reached).await.unwrap();
         node.server.restart().await.unwrap();
         assert_eq!(send(&node).await, json!({"id": id, "duplicate": true}), "seed {seed}");
         ids.push(id);
