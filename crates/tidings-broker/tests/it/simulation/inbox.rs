@@ -15,9 +15,9 @@ use tidings_core::{
     ports::{
         AcceptError, Store,
         store::{
-            Accepted, Acknowledged, DeadPush, Device, DeviceError, Due, FanOut, Follow, FollowError, InboxPage,
-            InboxQuery, Mark, Marked, Missed, MissedQuery, MissedSince, NewNotification, Outcome, PushJob, PushResult,
-            Put, Report, Settled, StoreError, StoreStatus, Told, Untold, Verification, Which,
+            Accepted, Acknowledged, DeadPush, Device, DeviceError, Due, FanOut, Follow, FollowError, FollowersChanged,
+            InboxPage, InboxQuery, Mark, Marked, Missed, MissedQuery, MissedSince, NewNotification, Outcome, PushJob,
+            PushResult, Put, Report, Settled, StoreError, StoreStatus, Told, Untold, Verification, Which,
         },
     },
 };
