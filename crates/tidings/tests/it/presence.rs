@@ -110,7 +110,8 @@ async fn backend() -> (String, Messages) {
 
 async fn messages(seen: &Messages, count: usize) -> Vec<(String, Value)> {
     let enough = wait::until("messages", LIMIT, async || {
-        (seen.lock().unwrap().len() >= count).then(|| seen.lock().unwrap().clone())
+        let seen = seen.lock().unwrap();
+        (seen.len() >= count).then(|| seen.clone())
     });
     enough.await.unwrap()
 }
