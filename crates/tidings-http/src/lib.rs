@@ -79,6 +79,7 @@ fn calls() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(api::inbox::archive))
         .routes(routes!(api::inbox::seen))
         .routes(routes!(api::ack::acknowledge))
+        .routes(routes!(api::followers::change))
         .routes(routes!(api::follows::mine, api::follows::change_mine))
         .routes(routes!(api::follows::follow_mine, api::follows::unfollow_mine))
         .routes(routes!(api::devices::mine))

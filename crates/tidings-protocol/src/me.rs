@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     body::{BodyError, nested, object, refused, text},
-    channel::Channel,
+    channel::{Channel, UserId},
     cursor::Cursor,
     event::Millis,
     limits::{DEVICE_ID_MAX_BYTES, ITEMS_MAX, MILLIS_MAX, PREFERENCES_MAX, PUSH_ADDRESS_MAX_BYTES},
@@ -169,6 +169,52 @@ impl FollowsBody {
     /// Reads a channel that stands in a path, to be followed.
     pub fn followable(name: &str) -> Result<Channel, BodyError> {
         followable("channel", name)
+    }
+}
+
+/// Who begins and ceases to follow a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FollowersBody {
+    /// Who follows it from now on, each once.
+    pub follow: Vec<UserId>,
+    /// Who does not any more, each once. None of them is in `follow`.
+    pub unfollow: Vec<UserId>,
+}
+
+impl FollowersBody {
+    /// Reads the body of `POST /v1/channels/{channel}/followers`.
+    pub fn parse(json: &[u8]) -> Result<Self, BodyError> {
+        const ACCEPTED: &str = r#"{"follow":["42","43"],"unfollow":["44"]}"#;
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Fields<'a> {
+            #[serde(borrow, default)]
+            follow: Vec<Cow<'a, str>>,
+            #[serde(borrow, default)]
+            unfollow: Vec<Cow<'a, str>>,
+        }
+        let fields: Fields<'_> = object(json, ACCEPTED)?;
+        let count = fields.follow.len() + fields.unfollow.len();
+        if count == 0 || count > ITEMS_MAX {
+            return Err(refused("follow", format!("{count} users given in all; accepted are 1 to {ITEMS_MAX}")));
+        }
+        let mut seen = HashSet::with_capacity(count);
+        let mut users = |field: &'static str, names: &[Cow<'_, str>]| {
+            let mut users = Vec::with_capacity(names.len());
+            for name in names {
+                let user = UserId::parse(name).map_err(|error| refused(field, error))?;
+                if seen.insert(user.clone()) {
+                    users.push(user);
+                }
+            }
+            Ok::<_, BodyError>(users)
+        };
+        let (follow, unfollow) = (users("follow", &fields.follow)?, users("unfollow", &fields.unfollow)?);
+        if let Some(both) = fields.unfollow.iter().find(|name| follow.iter().any(|user| user.as_str() == name.as_ref()))
+        {
+            return Err(refused("unfollow", format!("{both} is in `follow` too")));
+        }
+        Ok(Self { follow, unfollow })
     }
 }
 

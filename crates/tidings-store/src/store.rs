@@ -152,6 +152,17 @@ impl Store for SqlStore {
         Ok(wishes::unfollow(&self.database, user, channels).await?)
     }
 
+    async fn change_followers(
+        &self,
+        channel: &Channel,
+        follow: &[UserId],
+        unfollow: &[UserId],
+        max: usize,
+        now: Millis,
+    ) -> Result<FollowersChanged, StoreError> {
+        Ok(wishes::change_followers(&self.database, channel, follow, unfollow, max, now).await?)
+    }
+
     async fn devices(&self, user: &UserId) -> Result<Vec<Device>, StoreError> {
         Ok(devices::devices(&self.database, user).await?)
     }

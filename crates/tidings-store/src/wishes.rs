@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidings_core::{
     notifications::{Kind, KindPreference, Preferences},
-    ports::store::{Follow, FollowError, StoreError},
+    ports::store::{Follow, FollowError, FollowersChanged, StoreError},
 };
 use tidings_protocol::{Channel, Millis, UserId};
 
@@ -87,6 +87,58 @@ pub(crate) async fn unfollow(
             }
         }
         Ok(gone)
+    })
+}
+
+pub(crate) async fn change_followers(
+    database: &Database,
+    channel: &Channel,
+    follow: &[UserId],
+    unfollow: &[UserId],
+    max: usize,
+    now: Millis,
+) -> Result<FollowersChanged, SqlError> {
+    transaction!(database, on => {
+        let mut changed = FollowersChanged::default();
+        let names = |users: &[UserId]| users.iter().map(|user| user.as_str().to_owned()).collect::<Vec<_>>();
+        let (new, old) = (names(follow), names(unfollow));
+        // All at once, or two such changes could wait for each other.
+        let everybody: Vec<&str> = new.iter().chain(&old).map(String::as_str).collect();
+        rows::lock(on, &everybody).await?;
+        let dialect = on.dialect();
+        let list = dialect.list("l", &[Column::Text("user_id")]);
+        let sql = format!(
+            "SELECT l.user_id,
+                (SELECT COUNT(*) FROM tidings_follows AS f WHERE f.user_id = l.user_id),
+                (SELECT COUNT(*) FROM tidings_follows AS f WHERE f.user_id = l.user_id AND f.channel = ?)
+             FROM {list}"
+        );
+        let rows = json_rows(everybody.iter().map(|user| (user,)));
+        let mut known = BTreeMap::new();
+        for row in on.query(&sql, args![channel.as_str(), rows]).await? {
+            known.insert(row.text(0)?, (row.natural(1)?, row.natural(2)? > 0));
+        }
+        let is_following = |user: &UserId| known.get(user.as_str()).is_some_and(|(_, follows_it)| *follows_it);
+        for user in follow.iter().filter(|user| !is_following(user)) {
+            match known.get(user.as_str()) {
+                Some((count, _)) if *count >= max as u64 => changed.over_limit.push(user.clone()),
+                _ => changed.followed.push(user.clone()),
+            }
+        }
+        changed.unfollowed = unfollow.iter().filter(|user| is_following(user)).cloned().collect();
+        let both = |users: &[UserId]| json_rows(users.iter().map(|user| (user.as_str(), channel.as_str())));
+        if !changed.followed.is_empty() {
+            let (list, since) = (dialect.list("l", &FOLLOW), dialect.int_parameter());
+            let sql = format!(
+                "INSERT INTO tidings_follows (user_id, channel, since) SELECT l.user_id, l.channel, {since} FROM {list}"
+            );
+            on.execute(&sql, args![now, both(&changed.followed)]).await?;
+        }
+        if !changed.unfollowed.is_empty() {
+            let sql = dialect.delete_listed("tidings_follows", &FOLLOW, "1 = 1");
+            on.execute(&sql, args![both(&changed.unfollowed)]).await?;
+        }
+        Ok(changed)
     })
 }
 

@@ -23,7 +23,8 @@ use super::{
 use crate::ports::{
     AcceptError, Broker, Clock, Confirmations, FollowListeners, PushSender, Store,
     store::{
-        Accepted, Acknowledged, FollowError, Mark, Marked, NewNotification, Outcome, StoreError, StoreStatus, Which,
+        Accepted, Acknowledged, FollowError, FollowersChanged, Mark, Marked, NewNotification, Outcome, StoreError,
+        StoreStatus, Which,
     },
 };
 
@@ -295,6 +296,21 @@ impl Notifier {
             self.follow_listeners.on_follows(user, &[], &removed);
         }
         Ok(removed)
+    }
+
+    /// Lets users follow a channel, and others not follow it any more.
+    pub async fn change_followers(
+        &self,
+        channel: &Channel,
+        follow: &[UserId],
+        unfollow: &[UserId],
+    ) -> Result<FollowersChanged, StoreError> {
+        let (max, now) = (self.settings.follows_max, self.clock.now());
+        let changed = self.counted(self.store.change_followers(channel, follow, unfollow, max, now).await)?;
+        let channel = std::slice::from_ref(channel);
+        changed.followed.iter().for_each(|user| self.follow_listeners.on_follows(user, channel, &[]));
+        changed.unfollowed.iter().for_each(|user| self.follow_listeners.on_follows(user, &[], channel));
+        Ok(changed)
     }
 
     /// The client says what it has: that need not be pushed. Answers how many deliveries that settled.

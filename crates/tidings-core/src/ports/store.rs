@@ -80,6 +80,17 @@ pub trait Store: Send + Sync + 'static {
     /// Does not follow channels any more. Answers which were followed.
     async fn unfollow(&self, user: &UserId, channels: &[Channel]) -> Result<Vec<Channel>, StoreError>;
 
+    /// Lets users follow a channel, as when an application brings along what its own tables say; and
+    /// others not follow it any more. Those who follow `max` channels already are passed over.
+    async fn change_followers(
+        &self,
+        channel: &Channel,
+        follow: &[UserId],
+        unfollow: &[UserId],
+        max: usize,
+        now: Millis,
+    ) -> Result<FollowersChanged, StoreError>;
+
     /// A user's devices, by name.
     async fn devices(&self, user: &UserId) -> Result<Vec<Device>, StoreError>;
 
@@ -331,6 +342,17 @@ pub struct Follow {
     pub channel: Channel,
     /// Since when.
     pub since: Millis,
+}
+
+/// What has changed about a channel's followers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FollowersChanged {
+    /// Who follows it from now on.
+    pub followed: Vec<UserId>,
+    /// Who does not any more.
+    pub unfollowed: Vec<UserId>,
+    /// Who was passed over, because they follow too many.
+    pub over_limit: Vec<UserId>,
 }
 
 /// Why a channel is not followed.

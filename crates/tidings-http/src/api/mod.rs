@@ -4,6 +4,7 @@ pub mod ack;
 pub mod channels;
 pub mod connections;
 pub mod devices;
+pub mod followers;
 pub mod follows;
 pub mod inbox;
 pub mod notifications;

@@ -24,8 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const KEY: &str = "tk_0123456789abcdef0123456789";
 
 /// nginx in a directory of its own, ended on drop.
-struct Nginx {
-    address: SocketAddr,
+pub(crate) struct Nginx {
+    pub(crate) address: SocketAddr,
     child: Child,
     _port: Port,
     dir: TempDir,
@@ -34,12 +34,17 @@ struct Nginx {
 impl Nginx {
     /// Starts it in front of a server.
     async fn start(server: &TidingsServer) -> Self {
+        Self::start_on(Ipv4Addr::LOCALHOST, server).await
+    }
+
+    /// The same on another address: all of them for clients in network namespaces. It is asked on loopback.
+    pub(crate) async fn start_on(listen: Ipv4Addr, server: &TidingsServer) -> Self {
         let port = Port::reserve().unwrap();
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/nginx/tidings.conf");
         let mut config = std::fs::read_to_string(file).unwrap();
         for (theirs, ours) in [
             ("server 127.0.0.1:7330;", format!("server {};", server.addr())),
-            ("listen 80;", format!("listen 127.0.0.1:{};", port.number())),
+            ("listen 80;", format!("listen {listen}:{};", port.number())),
         ] {
             assert_eq!(config.matches(theirs).count(), 1, "{theirs}");
             config = config.replace(theirs, &ours);

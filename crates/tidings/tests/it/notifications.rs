@@ -39,6 +39,8 @@ mod api;
 mod api_live;
 mod api_refused;
 mod api_wishes;
+mod crash;
+mod escalation;
 mod stories;
 
 /// Where a server keeps notifications.

@@ -15,9 +15,9 @@ use tidings_core::{
     ports::{
         AcceptError, Store,
         store::{
-            Accepted, Acknowledged, DeadPush, Device, DeviceError, Due, FanOut, Follow, FollowError, InboxPage,
-            InboxQuery, Mark, Marked, Missed, MissedQuery, MissedSince, NewNotification, Outcome, PushJob, PushResult,
-            Put, Report, Settled, StoreError, StoreStatus, Told, Untold, Verification, Which,
+            Accepted, Acknowledged, DeadPush, Device, DeviceError, Due, FanOut, Follow, FollowError, FollowersChanged,
+            InboxPage, InboxQuery, Mark, Marked, Missed, MissedQuery, MissedSince, NewNotification, Outcome, PushJob,
+            PushResult, Put, Report, Settled, StoreError, StoreStatus, Told, Untold, Verification, Which,
         },
     },
 };
@@ -334,6 +334,17 @@ impl Store for SimStore {
     }
 
     async fn unfollow(&self, _: &UserId, _: &[Channel]) -> Result<Vec<Channel>, StoreError> {
+        unreachable!("{NO}")
+    }
+
+    async fn change_followers(
+        &self,
+        _: &Channel,
+        _: &[UserId],
+        _: &[UserId],
+        _: usize,
+        _: Millis,
+    ) -> Result<FollowersChanged, StoreError> {
         unreachable!("{NO}")
     }
 
