@@ -310,7 +310,7 @@ mod tests {
     fn server(answers: Vec<&'static str>) -> (Url, std_mpsc::Receiver<(Vec<String>, String)>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap()).parse().unwrap();
-        let (sender, received) = std_mpsc::channel();
+        let (sender, received) = std_mpsc::sync_channel(16);
         std::thread::spawn(move || {
             for answer in answers {
                 let (mut stream, _) = listener.accept().unwrap();

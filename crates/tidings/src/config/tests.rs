@@ -89,7 +89,7 @@ fn an_unknown_key_is_told_with_its_place_and_the_nearest() {
         ("TIDINGS_XYZZY", "1"),
     ];
     let namespace_keys =
-        "`history_size`, `history_ttl`, `durable`, `retain`, `conflate_window`, `subscribe`, `publish`";
+        "`history_size`, `history_ttl`, `durable`, `retain`, `presence`, `conflate_window`, `subscribe`, `publish`";
     assert_eq!(
         problems(toml, &env),
         [

@@ -41,6 +41,7 @@ mod api_refused;
 mod api_wishes;
 mod crash;
 mod escalation;
+mod stories;
 
 /// Where a server keeps notifications.
 #[derive(Debug, Clone, Copy)]
