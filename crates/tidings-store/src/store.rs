@@ -11,7 +11,7 @@ use crate::{
     accept, devices, escalation, fan_out, forgetting, inbox, keeping, mark,
     migrations::{self, MigrationError, SCHEMA_VERSION},
     pushes, report,
-    sql::{Database, DatabaseConfig, UrlError},
+    sql::{Database, DatabaseConfig, SqlError, UrlError},
     telling, wishes,
 };
 
@@ -73,8 +73,9 @@ impl SqlStore {
     pub async fn open(config: &DatabaseConfig, now: Millis) -> Result<Self, OpenError> {
         let database = Database::connect(config)?;
         if let Err(error) = migrations::migrate(&database, now).await {
+            let error = explained(error, &database, config).await;
             database.close().await;
-            return Err(error.into());
+            return Err(error);
         }
         Ok(Self { database })
     }
@@ -82,10 +83,22 @@ impl SqlStore {
     /// The versions of a store's tables. Changes nothing, except that it makes an empty file for SQLite.
     pub async fn schema(config: &DatabaseConfig) -> Result<Schema, OpenError> {
         let database = Database::connect(config)?;
-        let found = migrations::version(&database).await.map_err(MigrationError::from);
+        let found = match migrations::version(&database).await {
+            Ok(found) => Ok(found),
+            Err(error) => Err(explained(error.into(), &database, config).await),
+        };
         database.close().await;
         Ok(Schema { found: found?, known: SCHEMA_VERSION })
     }
+}
+
+/// The error, with the cause where it has none of its own.
+async fn explained(error: MigrationError, database: &Database, config: &DatabaseConfig) -> OpenError {
+    let timed_out = matches!(error, MigrationError::Sql(SqlError::Database(sqlx::Error::PoolTimedOut)));
+    if timed_out && let Some(cause) = database.why_unreachable(config.acquire_timeout).await {
+        return OpenError::Database { cause };
+    }
+    error.into()
 }
 
 #[async_trait]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use sqlx::{
-    Connection as _, Executor as _,
+    ConnectOptions as _, Connection as _, Executor as _,
     mysql::{MySqlConnectOptions, MySqlPoolOptions},
     pool::{PoolConnectionMetadata, PoolOptions},
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -102,6 +102,21 @@ impl Database {
             Some(("mysql" | "mariadb", _)) => my_sql(config),
             Some((scheme, _)) => Err(UrlError::Scheme(scheme.chars().take(20).collect())),
             None => Err(UrlError::Scheme(url.chars().take(20).collect())),
+        }
+    }
+
+    /// Why no connection can be made, if so. A pool says only that it has waited long enough.
+    pub(crate) async fn why_unreachable(&self, patience: Duration) -> Option<String> {
+        let attempt = async {
+            match self {
+                Self::Sqlite { writer, .. } => writer.connect_options().connect().await.err(),
+                Self::Postgres(pool) => pool.connect_options().connect().await.err(),
+                Self::MySql(pool) => pool.connect_options().connect().await.err(),
+            }
+        };
+        match tokio::time::timeout(patience, attempt).await {
+            Ok(error) => error.map(|error| error.to_string()),
+            Err(_elapsed) => Some(format!("no answer within {patience:?}")),
         }
     }
 

@@ -37,6 +37,7 @@ mod raw;
 mod readme;
 mod resume;
 mod server;
+mod store_command;
 mod stream;
 mod subscribe;
 mod tickets;

@@ -41,6 +41,7 @@ mod api_refused;
 mod api_wishes;
 mod crash;
 mod escalation;
+mod outage;
 mod stories;
 
 /// Where a server keeps notifications.
@@ -128,4 +129,25 @@ pub(crate) async fn next_of(stream: &mut SseClient, event: &str) -> (Received, V
     assert_eq!(received.event, event, "{received:?}");
     let data = serde_json::from_str(&received.data).unwrap();
     (received, data)
+}
+
+/// The titles of the next notifications of a stream, up to that one.
+pub(crate) async fn titles_through(stream: &mut SseClient, last: &str) -> Vec<String> {
+    let mut titles = Vec::new();
+    loop {
+        let (_, data) = next_of(stream, "notification").await;
+        let title = data["notification"]["title"].as_str().unwrap().to_owned();
+        titles.push(title.clone());
+        if title == last {
+            return titles;
+        }
+    }
+}
+
+/// The titles of whatever a stream is told of before one more, which is sent to its user.
+pub(crate) async fn end(node: &Node, stream: &mut SseClient, user: &str) -> Vec<String> {
+    notify(node, json!({"to": {"user": user}, "title": "end"})).await;
+    let mut titles = titles_through(stream, "end").await;
+    titles.pop();
+    titles
 }

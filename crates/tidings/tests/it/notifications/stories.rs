@@ -7,7 +7,7 @@ use axum::http::Method;
 use serde_json::{Value, json};
 use tidings_testkit::client::SseClient;
 
-use super::{Store, accepted, alarms, call, column, get, next_of, notify, of, post};
+use super::{Store, accepted, alarms, call, column, end, get, next_of, notify, of, post, titles_through};
 use crate::node::{LIMIT, Node};
 
 on_every_store!(
@@ -18,27 +18,6 @@ on_every_store!(
     nothing_is_lost_or_doubled_over_restarts,
     nothing_that_was_accepted_is_lost_by_a_crash,
 );
-
-/// The titles of the next notifications of a stream, up to that one.
-async fn titles_through(stream: &mut SseClient, last: &str) -> Vec<String> {
-    let mut titles = Vec::new();
-    loop {
-        let (_, data) = next_of(stream, "notification").await;
-        let title = data["notification"]["title"].as_str().unwrap().to_owned();
-        titles.push(title.clone());
-        if title == last {
-            return titles;
-        }
-    }
-}
-
-/// Whatever else a stream was told of comes before this.
-async fn end(node: &Node, stream: &mut SseClient, user: &str) -> Vec<String> {
-    notify(node, json!({"to": {"user": user}, "title": "end"})).await;
-    let mut titles = titles_through(stream, "end").await;
-    titles.pop();
-    titles
-}
 
 async fn connected_id(node: &Node, user: &str) -> String {
     alarms(node, "", user).await.last_id().to_owned()
@@ -244,6 +223,7 @@ async fn nothing_is_lost_or_doubled_over_restarts(store: Store) {
         send(1).await;
         notify(&node, json!({"to": {"followers_of": "f"}, "title": format!("f{round}")})).await;
         notify(&node, json!({"to": {"everyone": true}, "title": format!("all{round}")})).await;
+        assert_eq!(node.server.terminate(LIMIT).await.unwrap().code(), Some(0));
         node.server.restart().await.unwrap();
     }
     for client in &mut clients {
