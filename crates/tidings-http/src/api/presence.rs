@@ -77,7 +77,7 @@ pub struct MemberBody {
         (status = "default", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
-pub async fn user(
+pub async fn user_presence(
     State(app): State<Arc<App>>,
     caller: Caller,
     _: NoParameters,
@@ -109,7 +109,7 @@ pub async fn user(
         (status = "default", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
-pub async fn channel(
+pub async fn channel_presence(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathText(channel): PathText,
