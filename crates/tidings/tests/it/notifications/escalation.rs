@@ -97,7 +97,9 @@ async fn who_is_cut_off_is_pushed_to_and_who_has_it_is_not() {
 
     lost.cut_off().unwrap();
     let id = notify(&node, json!({"to": {"users": ["lost", "well"]}, "title": "Your order was filled"})).await;
+    let sent_at = std::time::Instant::now();
     let pushed = push.until_taken(&lost_phone, 1, LIMIT).await.unwrap();
+    eprintln!("pushed after {:?}, where push.after is 1 s", sent_at.elapsed());
     assert_eq!(pushed[0].payload["id"], *id);
     assert!(is_online(&node, "lost").await, "presence still says so");
     assert_eq!(figures(&settled(&node, &id).await), [2, 1, 1, 0]);
