@@ -234,7 +234,7 @@ impl Stream {
                 // Where the client was is unknown, so all of its channels may lack something, and what
                 // history holds may be what it has seen. It is told, and starts from here.
                 if let Some((partition, at)) = fence.entries().last() {
-                    let channels = self.info().channels.to_vec();
+                    let channels = self.subscription.channels();
                     readings.push_back(Reading::new(partition, at).with_gap(channels, GapReason::Unusable));
                 }
             }
@@ -268,6 +268,10 @@ impl Stream {
                 }
                 unread = wants_unread.then(|| Unread::new(&fence));
             }
+        }
+        if unread.is_some() {
+            // What was told before the fence is sent, unless it is read, and can so be confirmed.
+            self.subscription.has_earlier();
         }
         // Whether there is any decides on the `id:` of all frames, that of a new client's `connected` too.
         let unread = self.unread_if_any(unread).await?;

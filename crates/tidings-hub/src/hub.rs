@@ -164,7 +164,7 @@ impl State {
     fn close(&self, place: &Place, reason: CloseReason) {
         match place {
             Place::Session(session) => session.close(reason),
-            Place::Shard { shard, slot } => {
+            Place::Shard { shard, slot, .. } => {
                 self.shards[usize::from(*shard)].inbox.push(Message::Close { slot: *slot, reason });
             }
         }
@@ -215,6 +215,7 @@ impl Hub {
             channels,
             queue: Mutex::new(Queue::new(limits, format)),
             is_new: seen.is_none(),
+            since: Mutex::new(Since::ALL),
             has_left: AtomicBool::new(false),
             awaited: Mutex::new(0),
         });
@@ -377,11 +378,6 @@ impl Hub {
         }
     }
 
-    /// The subscriber is sent what it lacks from before its fence.
-    pub(crate) fn has_earlier(&self, session: &Session) {
-        self.state.lock().registry.set_since(session.number, Since::ALL);
-    }
-
     /// Takes in a shard, which will get its messages through the inbox. Answers its number.
     pub(crate) fn add_shard(&self, inbox: Arc<Inbox>) -> u16 {
         let mut state = self.state.lock();
@@ -421,7 +417,7 @@ impl Hub {
             entry.slots += 1;
             entry.slots - 1
         });
-        let place = Place::Shard { shard: shard as u16, slot };
+        let place = Place::Shard { shard: shard as u16, slot, since: *session.since.lock() };
         state.registry.set_place(session.number, place);
         let channels = state.following.channels_of(session.number).unwrap_or(&session.channels);
         for number in channels {

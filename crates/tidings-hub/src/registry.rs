@@ -24,14 +24,30 @@ const NONE: u32 = u32::MAX;
 #[derive(Clone)]
 pub(crate) enum Place {
     Session(Arc<Session>),
-    Shard { shard: u16, slot: u32 },
+    Shard {
+        shard: u16,
+        slot: u32,
+        /// It stands here because there is room: it is wanted of streams that a task serves too.
+        since: Since,
+    },
+}
+
+const _: () = assert!(size_of::<Place>() == 16, "a node has one for each connection");
+
+impl Place {
+    /// From where on the connection has its user's events.
+    fn since(&self) -> Since {
+        match self {
+            Self::Session(session) => *session.since.lock(),
+            Self::Shard { since, .. } => *since,
+        }
+    }
 }
 
 struct Entry {
     /// By value: a count and an allocation less for each.
     info: ConnectionInfo,
     place: Place,
-    since: Since,
     /// The other connections of the same user.
     next: u32,
     previous: u32,
@@ -90,7 +106,7 @@ impl Registry {
             *self.addresses.entry(address).or_default() += 1;
         }
         let user = info.user.clone();
-        self.entries.insert(Entry { info, place, since: Since::ALL, next: NONE, previous: NONE });
+        self.entries.insert(Entry { info, place, next: NONE, previous: NONE });
         if let Some(user) = user {
             self.chain(&user, number);
         }
@@ -199,16 +215,9 @@ impl Registry {
         self.of_user(user).count()
     }
 
-    /// From where on the connection has its user's events.
-    pub(crate) fn set_since(&mut self, number: u32, since: Since) {
-        if let Some(entry) = self.entries.get_mut(number as usize) {
-            entry.since = since;
-        }
-    }
-
     /// The user's connections that were sent the event, or will be, and of which TCP's word counts.
     pub(crate) fn confirmable(&self, user: &UserId, event: EventId) -> impl Iterator<Item = (&ConnectionInfo, &Place)> {
-        let has_it = move |entry: &&Entry| entry.info.confirms == ConfirmBy::Tcp && entry.since.has(event);
+        let has_it = move |entry: &&Entry| entry.info.confirms == ConfirmBy::Tcp && entry.place.since().has(event);
         self.of_user(user).filter(has_it).map(|entry| (&entry.info, &entry.place))
     }
 
@@ -267,7 +276,7 @@ mod tests {
             for (comes, user, address, which) in steps {
                 if comes || model.is_empty() {
                     let info = info(user, address);
-                    let place = Place::Shard { shard: 0, slot: model.len() as u32 };
+                    let place = Place::Shard { shard: 0, slot: model.len() as u32, since: Since::ALL };
                     prop_assert_eq!(registry.next_number(), registry.insert(info.clone(), place));
                     let number = registry.entries.iter().find(|(_, entry)| entry.info.id == info.id).unwrap().0;
                     model.push((number as u32, info));

@@ -15,6 +15,7 @@ use crate::{
     connection::ConnectionInfo,
     counters::Counters,
     frame::{Format, SharedFrame},
+    registry::Since,
     waiting::{Pushed, QueueLimits, Waiting},
 };
 
@@ -27,6 +28,8 @@ pub(crate) struct Session {
     pub(crate) queue: Mutex<Queue>,
     /// Whether it began without a cursor, so that it lacks what was before.
     pub(crate) is_new: bool,
+    /// From where on it has its user's events.
+    pub(crate) since: Mutex<Since>,
     /// Whether it has left a channel.
     pub(crate) has_left: AtomicBool,
     /// How many markers must come before its fence can be chosen.

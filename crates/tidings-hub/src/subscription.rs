@@ -13,6 +13,7 @@ use crate::{
     connection::ConnectionInfo,
     frame::SharedFrame,
     hub::{Hub, MayListen},
+    registry::Since,
     session::{Ready, Session},
     shard::Adoption,
 };
@@ -70,7 +71,7 @@ impl Subscription {
     /// Says that the stream, though it began without a cursor, is sent what its user had been told before and
     /// may lack, before it goes live. So it can confirm that too.
     pub fn has_earlier(&self) {
-        self.hub.has_earlier(&self.session);
+        *self.session.since.lock() = Since::ALL;
     }
 
     /// From now on the stream keeps up with what its user follows ([`Hub::add_channels`]), as far as `may_listen`

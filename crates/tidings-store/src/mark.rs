@@ -103,14 +103,14 @@ pub(crate) async fn mark(
     transaction!(database, on => {
         everyone::lock(on, user, now).await?;
         let change = Change::of(mark);
-        let mut changed = 0;
+        let (mut changed, mut settled) = (0, 0);
         for condition in Condition::of(which) {
             changed += apply(on, user, &condition, &change, mark, now).await?;
             if change.is_settling {
-                settle(on, user, &condition).await?;
+                settled += settle(on, user, &condition).await?;
             }
         }
-        Ok(Marked { changed, counts: inbox::counts_of(on, user, now).await? })
+        Ok(Marked { changed, settled, counts: inbox::counts_of(on, user, now).await? })
     })
 }
 
@@ -173,10 +173,11 @@ async fn free_slots(
     rows.iter().map(|row| Ok((row.text(0)?, row.int(1)?))).collect()
 }
 
-/// What has been read or put away need not be told, nor pushed.
-async fn settle(on: &mut Session, user: &UserId, condition: &Condition) -> Result<(), SqlError> {
+/// What has been read or put away need not be told, nor pushed. Answers how many deliveries were open.
+async fn settle(on: &mut Session, user: &UserId, condition: &Condition) -> Result<usize, SqlError> {
     let rows = format!("user_id = ? AND {}", condition.sql);
     let args = [args![user.as_str()].to_vec(), condition.args.clone()].concat();
-    on.execute(&format!("DELETE FROM tidings_deliveries WHERE {rows}"), args.clone()).await?;
-    rows::call_off_pushes(on, &rows, &args).await
+    let settled = on.execute(&format!("DELETE FROM tidings_deliveries WHERE {rows}"), args.clone()).await?;
+    rows::call_off_pushes(on, &rows, &args).await?;
+    Ok(settled)
 }

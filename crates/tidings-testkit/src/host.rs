@@ -26,8 +26,8 @@ impl Host {
         let number = HOSTS.fetch_add(1, Relaxed);
         let id = std::process::id();
         // From the range for benchmarks of network devices (RFC 2544), which no real network uses; a
-        // pair of addresses for each process and host.
-        let pair = u32::from(Ipv4Addr::new(198, 18, 0, 0)) + (((id & 0x3fff) << 2 | u32::from(number & 3)) << 1);
+        // pair of addresses for each process and up to sixteen hosts of its.
+        let pair = u32::from(Ipv4Addr::new(198, 18, 0, 0)) + (((id & 0xfff) << 4 | u32::from(number & 0xf)) << 1);
         let (near, far) = (Ipv4Addr::from(pair), Ipv4Addr::from(pair + 1));
         let name = format!("tt{id}x{number}");
         // An interface's name has at most 15 characters.

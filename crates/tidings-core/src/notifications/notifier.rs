@@ -269,6 +269,7 @@ impl Notifier {
         let stripe = self.hasher.hash_one(user) as usize % STRIPES;
         let _before_others = self.stripes[stripe].lock().await;
         let marked = self.counted(self.store.mark(user, which, mark, self.clock.now()).await)?;
+        self.counters.on_outcomes(Outcome::Read, marked.settled);
         if marked.changed > 0 {
             self.tell_counts(user, &marked.counts).await;
         }

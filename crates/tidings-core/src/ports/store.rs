@@ -288,6 +288,8 @@ pub enum Mark {
 pub struct Marked {
     /// How many it changed.
     pub changed: usize,
+    /// How many deliveries were open and are so no more: [`Outcome::Read`].
+    pub settled: usize,
     /// The user's counts after it.
     pub counts: Counts,
 }

@@ -41,7 +41,7 @@ struct FollowersChange {
 
 /// Let up to 1,000 users follow a channel, or not follow it any more: for what an application's own tables say.
 #[utoipa::path(
-    post, path = "/v1/channels/{channel}/followers", tag = "channels", params(("channel" = String, Path)),
+    post, path = "/v1/channels/{channel}/followers", operation_id = "change_followers", tag = "channels", params(("channel" = String, Path)),
     request_body = FollowersChange,
     responses(
         (status = 200, body = FollowersChanged),

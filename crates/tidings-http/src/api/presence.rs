@@ -71,13 +71,13 @@ pub struct MemberBody {
 
 /// Where a user is connected.
 #[utoipa::path(
-    get, path = "/v1/users/{user}/presence", tag = "presence", params(("user" = String, Path)),
+    get, path = "/v1/users/{user}/presence", operation_id = "get_user_presence", tag = "presence", params(("user" = String, Path)),
     responses(
         (status = 200, body = UserPresenceBody),
         (status = "default", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
-pub async fn user(
+pub async fn user_presence(
     State(app): State<Arc<App>>,
     caller: Caller,
     _: NoParameters,
@@ -98,7 +98,7 @@ pub async fn user(
 
 /// Who listens to a channel, for whoever may listen to it too. In namespaces with `presence = true`.
 #[utoipa::path(
-    get, path = "/v1/channels/{channel}/presence", tag = "presence",
+    get, path = "/v1/channels/{channel}/presence", operation_id = "get_channel_presence", tag = "presence",
     params(
         ("channel" = String, Path),
         ("after" = Option<String>, Query, description = "The `next` of the page before"),
@@ -109,7 +109,7 @@ pub async fn user(
         (status = "default", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
-pub async fn channel(
+pub async fn channel_presence(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathText(channel): PathText,

@@ -45,7 +45,7 @@ impl Hub {
             for (info, place) in state.registry.confirmable(&asked.user, asked.event) {
                 let (connection, event) = (info.id, asked.event);
                 match place {
-                    Place::Shard { shard, slot } if has_passed => {
+                    Place::Shard { shard, slot, .. } if has_passed => {
                         let mark = asked.marks.iter().find(|(id, _)| *id == connection).map(|(_, mark)| *mark);
                         let look = Look { open, connection, event, slot: *slot, mark, sight: Sight::Gone };
                         by_shard.entry(*shard).or_default().push(look);
@@ -79,7 +79,7 @@ impl State {
         let Some((_, personal)) = self.channels.get(&Channel::personal(user)) else { return };
         let Some(partition) = personal.partition else { return };
         if let Some(fence) = self.cursor.get(partition) {
-            self.registry.set_since(session.number, Since::after(partition, fence.position));
+            *session.since.lock() = Since::after(partition, fence.position);
         }
     }
 }

@@ -188,7 +188,7 @@ impl Hub {
                     let mut awaited = session.awaited.lock();
                     *awaited += usize::from(*awaited > 0 && !listeners.is_ready);
                 }
-                Place::Shard { shard, slot } => {
+                Place::Shard { shard, slot, .. } => {
                     listeners.add_on_shard(shard);
                     state.shards[usize::from(shard)].inbox.push(Message::Join { slot, channel: at });
                 }
@@ -221,7 +221,7 @@ impl Hub {
                 }
                 self.leave(state, at, |listeners| listeners.remove_session(number));
             }
-            Place::Shard { shard, slot } => {
+            Place::Shard { shard, slot, .. } => {
                 let message = Message::Leave { slot, channel: at, name: channel.clone() };
                 state.shards[usize::from(shard)].inbox.push(message);
                 self.leave(state, at, |listeners| listeners.remove_on_shard(shard));

@@ -84,6 +84,19 @@ async fn a_proxys_acknowledgement_is_not_its_clients() {
     }
 }
 
+/// A stream that begins after it was told has it if it asks for what is unread, and not otherwise.
+#[tokio::test]
+async fn a_stream_that_begins_later_has_what_it_asks_for() {
+    for (query, outcome) in [("replay=unread", CONFIRMED), ("", NOT_CONFIRMED)] {
+        let node = Node::start("[push]\nafter = \"3s\"\n").await;
+        notify(&node).await;
+        node.wait_for_metric("tidings_inbox_told_total", 1.0).await;
+        let mut stream = node.stream_as(query, &me()).await;
+        stream.connected(LIMIT).await.unwrap();
+        node.wait_for_metric(outcome, 1.0).await;
+    }
+}
+
 #[tokio::test]
 async fn an_operator_says_whose_word_counts() {
     for (confirm, headers, outcome) in

@@ -18,10 +18,13 @@ const CALLS: &[&str] = &[
     "GET /readyz",
     "GET /v1/channels/{channel}",
     "GET /v1/channels/{channel}/history",
+    "GET /v1/channels/{channel}/presence",
+    "GET /v1/users/{user}/presence",
     "GET /v1/connections",
     "GET /v1/subscribe",
     "POST /v1/publish",
     "POST /v1/tickets",
+    "POST /v1/channels/{channel}/followers",
     "POST /v1/notifications",
     "GET /v1/notifications/{id}",
     "GET /v1/me/notifications",
@@ -41,6 +44,8 @@ const CALLS: &[&str] = &[
     "GET /v1/me/preferences",
     "PUT /v1/me/preferences",
     "DELETE /v1/users/{user}",
+    "GET /v1/users/{user}/presence",
+    "GET /v1/channels/{channel}/presence",
     "GET /v1/users/{user}/notifications",
     "GET /v1/users/{user}/notifications/counts",
     "GET /v1/users/{user}/follows",
@@ -61,7 +66,7 @@ const CALLS: &[&str] = &[
 
 #[tokio::test]
 async fn the_description_lists_every_call_and_no_other() {
-    let node = Node::start("").await;
+    let node = Node::start("presence = true\n").await;
     let answer = node.call(Method::GET, "/openapi.json", &[], "").await;
     assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
     let openapi = answer.json().unwrap();

@@ -18,6 +18,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 const KEY: &str = "tk_0123456789abcdef0123456789";
 
+/// What has metrics of its own.
+const EVERYTHING: &str = r#"
+jwks_url = "http://127.0.0.1:9/keys"
+[presence]
+webhook_url = "http://127.0.0.1:9/hook"
+webhook_secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+"#;
+
 async fn server(more: &str) -> TidingsServer {
     let config = format!("[auth]\napi_keys = [\"{KEY}\"]\n{more}");
     TidingsServer::start(ServerOptions::new(config).binary(env!("CARGO_BIN_EXE_tidings"))).await.unwrap()
@@ -44,7 +52,7 @@ async fn metrics(server: &TidingsServer) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_metric_is_in_the_table() {
-    let server = server("jwks_url = \"http://127.0.0.1:9/keys\"\n").await;
+    let server = server(EVERYTHING).await;
     // Metrics with labels of their own are there once something was counted.
     for duplicate in [false, true] {
         assert_eq!(publish(&server, "1").await.json().unwrap()["duplicate"], duplicate);

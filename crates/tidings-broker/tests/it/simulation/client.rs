@@ -62,6 +62,13 @@ pub(crate) struct Unread {
     pub(crate) must_have: BTreeSet<NotificationId>,
 }
 
+/// A stream that has been opened, and what carries it.
+pub(crate) struct Opened {
+    pub(crate) stream: Stream,
+    pub(crate) wire: SharedWire,
+    pub(crate) hub: Arc<Hub>,
+}
+
 /// One client over all its connections.
 pub(crate) struct Client {
     pub(crate) number: usize,
@@ -130,9 +137,7 @@ impl Client {
 
     pub(crate) fn on_connect(
         &mut self,
-        stream: Stream,
-        wire: SharedWire,
-        hub: Arc<Hub>,
+        Opened { stream, wire, hub }: Opened,
         resume: Resume,
         is_new_chain: bool,
         unread: Option<Unread>,

@@ -18,7 +18,7 @@ use tidings_protocol::{
 };
 
 use super::{
-    client::{Client, Unread},
+    client::{Client, Opened, Unread},
     clock::SimClock,
     cluster::{Cluster, SimBroker, partition},
     inbox::{Kept, SharedRows, SimStore},
@@ -402,7 +402,8 @@ impl World {
         let Node { streams, hub, .. } = &self.nodes[node];
         let stream = streams.open(info, FORMAT, limits, resume.clone());
         let hub = hub.clone();
-        self.clients[number].on_connect(stream, wire, hub, resume, is_new_chain, unread, &mut self.sights);
+        let opened = Opened { stream, wire, hub };
+        self.clients[number].on_connect(opened, resume, is_new_chain, unread, &mut self.sights);
         if self.rng.random() {
             self.offer(number, is_calm);
         }

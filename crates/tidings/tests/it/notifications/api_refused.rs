@@ -43,6 +43,7 @@ fn calls() -> Vec<(Method, &'static str, Value)> {
         (Method::GET, "/v1/users/42/preferences", Value::Null),
         (Method::PUT, "/v1/users/42/preferences", preferences),
         (Method::DELETE, "/v1/users/42", Value::Null),
+        (Method::POST, "/v1/channels/a/followers", json!({"follow": ["42"]})),
         (Method::GET, "/v1/pushes/dead", Value::Null),
         (Method::POST, "/v1/pushes/1/retry", Value::Null),
     ]
@@ -87,7 +88,10 @@ async fn each_call_is_for_a_user_or_for_backends() {
             }
         }
         // Each is described, with the names of its parts for what stands in them here.
-        let pattern = path.replace("/users/42", "/users/{user}").replace("/follows/a", "/follows/{channel}");
+        let pattern = path
+            .replace("/users/42", "/users/{user}")
+            .replace("/channels/a", "/channels/{channel}")
+            .replace("/follows/a", "/follows/{channel}");
         let pattern =
             pattern.replace("/devices/d", "/devices/{device}").replace("/1", "/{id}").replace("/v{id}", "/v1");
         let words = &described["paths"][&pattern][method.as_str().to_lowercase()];
@@ -168,6 +172,9 @@ async fn what_is_asked_of_an_inbox_wrongly_is_told_what_is_wrong_with_it() {
         assert_problem(&call(&node, Method::POST, "/v1/me/ack", &me, &body).await, 400, "invalid_body");
     }
     for channel in ["user:42", "tidings:everyone", "a%20b", "%ff"] {
+        let path = format!("/v1/channels/{channel}/followers");
+        let answer = call(&node, Method::POST, &path, API_KEY, &json!({"follow": ["1"]})).await;
+        assert_problem(&answer, 400, "invalid_path");
         let answer = call(&node, Method::PUT, &format!("/v1/me/follows/{channel}"), &me, &Value::Null).await;
         assert_problem(&answer, 400, "invalid_path");
     }

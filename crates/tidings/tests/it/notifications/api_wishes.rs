@@ -9,6 +9,7 @@ use crate::node::{API_KEY, LIMIT, assert_problem};
 
 on_every_store!(
     follows_are_added_and_taken_away,
+    a_backend_brings_a_channels_followers_along,
     a_notification_to_followers_reaches_those_who_follow,
     a_device_is_put_listed_and_removed_and_its_token_shown_to_nobody,
     preferences_are_replaced_as_a_whole,
@@ -53,6 +54,47 @@ async fn follows_are_added_and_taken_away(store: Store) {
     assert_eq!(accepted(answer, 200), json!({"followed": [], "unfollowed": []}));
     post(&node, "/v1/users/43/follows", API_KEY, json!({"follow": ["f"]})).await;
     assert_eq!(names(&get(&node, "/v1/me/follows", &of("43")).await), ["f"]);
+}
+
+async fn a_backend_brings_a_channels_followers_along(store: Store) {
+    let node = store.node("[limits]\nmax_follows_per_user = 1\n").await;
+    post(&node, "/v1/me/follows", &of("full"), json!({"follow": ["region:seoul"]})).await;
+    let path = "/v1/channels/region:jeju/followers";
+    let change = async |body: Value| {
+        let mut changed = post(&node, path, API_KEY, body).await;
+        for field in ["followed", "unfollowed", "over_limit"] {
+            changed[field].as_array_mut().unwrap().sort_by_key(ToString::to_string);
+        }
+        changed
+    };
+    let changed = change(json!({"follow": ["1", "2", "full", "1"]})).await;
+    assert_eq!(changed, json!({"followed": ["1", "2"], "unfollowed": [], "over_limit": ["full"]}));
+    // Who is at the limit because of this channel follows it already.
+    let changed = change(json!({"follow": ["2", "3"], "unfollow": ["1", "full", "never"]})).await;
+    assert_eq!(changed, json!({"followed": ["3"], "unfollowed": ["1"], "over_limit": []}));
+    notify(&node, json!({"to": {"followers_of": "region:jeju"}, "title": "t"})).await;
+    let arrived = async || {
+        let mut unread = Vec::new();
+        for user in ["1", "2", "3", "full"] {
+            unread.push(get(&node, "/v1/me/notifications/counts", &of(user)).await["unread"].as_u64().unwrap());
+        }
+        (unread == [0, 1, 1, 0]).then_some(())
+    };
+    wait::until("those who follow to have it", LIMIT, arrived).await.unwrap();
+
+    for (body, named) in [
+        (json!({}), "0 users"),
+        (json!({"follow": ["a b"]}), "follow"),
+        (json!({"follow": ["1"], "unfollow": ["1"]}), "unfollow"),
+        (json!({"follows": ["1"]}), "unknown field"),
+    ] {
+        let detail = assert_problem(&call(&node, Method::POST, path, API_KEY, &body).await, 400, "invalid_body");
+        assert!(detail.contains(named), "{body}: {detail}");
+    }
+    let answer = call(&node, Method::POST, path, &of("1"), &json!({"follow": ["1"]})).await;
+    assert_problem(&answer, 403, "forbidden");
+    let answer = call(&node, Method::POST, "/v1/channels/user:7/followers", API_KEY, &json!({"follow": ["1"]})).await;
+    assert_problem(&answer, 400, "invalid_path");
 }
 
 async fn a_notification_to_followers_reaches_those_who_follow(store: Store) {

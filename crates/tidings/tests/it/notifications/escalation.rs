@@ -162,4 +162,11 @@ async fn coming_back_and_reading_spare_the_push() {
     let report = settled(&node, &id).await;
     assert_eq!((figures(&report), &report["read"]), (vec![3, 1, 1, 0], &json!(1)));
     assert_eq!((push.delivered(&phones[0]).len(), push.delivered(&phones[1]).len()), (0, 0));
+    for outcome in ["confirmed", "read", "pushed"] {
+        assert_eq!(
+            node.metric(&format!("tidings_notifications_total{{outcome=\"{outcome}\"}}")).await,
+            1.0,
+            "{outcome}"
+        );
+    }
 }
