@@ -36,6 +36,20 @@ pub(crate) async fn report(database: &Database, id: NotificationId, now: Millis)
         let is_untold = row.maybe_int(FIRST + 2)?.is_some() && row.int(7)? != NEVER;
         let is_fanning_out = row.maybe_int(FIRST + 3)?.is_some() || is_untold;
         let dialect = on.dialect();
+        // First what is open and then what came of it: each is read by itself, and who is told that nothing is open
+        // any more must find all of it.
+        let join = dialect.join();
+        let row = "i.user_id AND o.notification_id = i.notification_id WHERE i.notification_id = ?";
+        let sql = format!(
+            "SELECT COUNT(*) FROM tidings_inbox AS i {join} tidings_deliveries AS o ON o.user_id = {row}
+             UNION ALL
+             SELECT COUNT(DISTINCT o.user_id)
+             FROM tidings_inbox AS i {join} tidings_pushes AS o ON o.user_id = {row} AND o.due_at IS NOT NULL"
+        );
+        let mut pending = 0;
+        for row in on.query(&sql, args![id.0, id.0]).await? {
+            pending += row.natural(0)?;
+        }
         let count_if = |condition: &str| dialect.sum(&format!("CASE WHEN {condition} THEN 1 ELSE 0 END"));
         let sql = format!(
             "SELECT COUNT(*), {}, {}, {}, {} FROM tidings_inbox WHERE notification_id = ?",
@@ -52,18 +66,6 @@ pub(crate) async fn report(database: &Database, id: NotificationId, now: Millis)
             for (at, sum) in sums.iter_mut().enumerate() {
                 *sum += row.maybe_int(at)?.and_then(|number| u64::try_from(number).ok()).unwrap_or(0);
             }
-        }
-        let join = dialect.join();
-        let row = "i.user_id AND o.notification_id = i.notification_id WHERE i.notification_id = ?";
-        let sql = format!(
-            "SELECT COUNT(*) FROM tidings_inbox AS i {join} tidings_deliveries AS o ON o.user_id = {row}
-             UNION ALL
-             SELECT COUNT(DISTINCT o.user_id)
-             FROM tidings_inbox AS i {join} tidings_pushes AS o ON o.user_id = {row} AND o.due_at IS NOT NULL"
-        );
-        let mut pending = 0;
-        for row in on.query(&sql, args![id.0, id.0]).await? {
-            pending += row.natural(0)?;
         }
         let [recipients, delivered_live, pushed, failed, read] = sums;
         Ok(Some(Report {
