@@ -187,10 +187,11 @@ impl Client {
         }
     }
 
-    /// Takes so many notifications. What comes in between is not counted.
+    /// Takes so many notifications that it did not have. What comes in between is not counted.
     async fn take(&mut self, stream: &mut SseClient, count: usize) {
         self.cursor = stream.last_id().to_owned();
-        for _ in 0..count {
+        let enough = self.told.len() + count;
+        while self.told.len() < enough {
             let (received, data) = next_of(stream, "notification").await;
             *self.told.entry(data["notification"]["title"].as_str().unwrap().to_owned()).or_default() += 1;
             self.cursor = received.id;
@@ -253,10 +254,14 @@ async fn nothing_that_was_accepted_is_lost_by_a_crash(store: Store) {
         client.take(&mut stream, 3).await;
     }
     let mut stream = client.come(&node).await;
-    assert_eq!(end(&node, &mut stream, "1").await, [""; 0]);
-    // Nobody was told of anything before the server died, so nothing was told twice either.
+    let again = end(&node, &mut stream, "1").await;
     assert_eq!(client.told.len(), 12, "{:?}", client.told);
-    assert!(client.told.values().all(|count| *count == 1), "{:?}", client.told);
+    // Nobody was told of anything before the server died. Where the database is another process, it may commit what
+    // the dead server had asked for, the place of an event, after the next one has told of it again.
+    if matches!(store, Store::Sqlite) {
+        assert!(client.told.values().all(|count| *count == 1) && again.is_empty(), "{:?} {again:?}", client.told);
+    }
+    assert!(client.told.values().all(|count| *count <= 2), "{:?}", client.told);
     let page = get(&node, "/v1/me/notifications", &of("1")).await;
     assert_eq!(column(&page, "title").len(), 13, "{page}");
 }
