@@ -1,5 +1,7 @@
 //! The store as the domain knows it.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use tidings_core::{
     notifications::{Counts, NotificationId, Preferences},
@@ -100,6 +102,9 @@ async fn explained(error: MigrationError, database: &Database, config: &Database
     }
     error.into()
 }
+
+/// How long it may take to close the connections in good order. What is committed is committed.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[async_trait]
 impl Store for SqlStore {
@@ -241,6 +246,9 @@ impl Store for SqlStore {
     }
 
     async fn close(&self) {
-        self.database.close().await;
+        // What was given up half-way may keep a connection for longer than a server may take to stop.
+        if tokio::time::timeout(CLOSE_TIMEOUT, self.database.close()).await.is_err() {
+            tracing::warn!("connections to the database were not all closed in good order");
+        }
     }
 }
