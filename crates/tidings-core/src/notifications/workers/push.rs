@@ -90,13 +90,13 @@ impl Pusher {
     async fn wait(&mut self, next: Next) -> Next {
         let (notifier, stop) = (self.notifier.clone(), self.stop.clone());
         let poll_at = notifier.settings.poll_every.map(|every| notifier.clock.now() + every.as_millis() as Millis);
-        let at = match next {
-            Next::At(at) => Some(poll_at.map_or(at, |poll_at| poll_at.min(at))),
-            Next::WhenWoken => poll_at,
+        let (planned, at) = match next {
+            Next::At(at) => (at, Some(poll_at.map_or(at, |poll_at| poll_at.min(at)))),
+            Next::WhenWoken => (IDLE, poll_at),
             // There is no room.
-            Next::Now => None,
+            Next::Now => (AT_WORK, None),
         };
-        notifier.wakers.push.plan(at.unwrap_or(if next == Next::Now { AT_WORK } else { IDLE }));
+        notifier.wakers.push.plan(planned);
         let due = async {
             match at {
                 Some(at) => until(&*notifier.clock, at).await,
