@@ -128,6 +128,7 @@ pub(crate) async fn writing_out_survives_being_cut_off(on: Fixture) {
         if cuts.is_multiple_of(20) {
             let other = SqlStore::open(&on.config, NOW).await.unwrap();
             let _cut_or_done = tokio::time::timeout(limit, other.fan_out(7, NOW)).await;
+            other.close().await;
         }
         assert!(cuts < 20_000);
     }
