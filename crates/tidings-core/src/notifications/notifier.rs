@@ -86,7 +86,7 @@ impl Default for NotifierSettings {
             tell_rows: 1000,
             escalate_rows: 5000,
             push_concurrency: 64,
-            push_timeout: Duration::from_secs(30),
+            push_timeout: Duration::from_secs(15),
             push_attempts: 8,
             sweep_rows: 1000,
             sweep_every: Duration::from_secs(60),

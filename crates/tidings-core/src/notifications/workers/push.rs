@@ -24,8 +24,9 @@ const PAUSES_MS: (u64, u64) = (1000, 3_600_000);
 /// By how much each is longer than the one before.
 const PAUSE_FACTOR: u64 = 4;
 
-/// How much longer than an attempt may take it is nobody else's.
-const LEASE_SPARE: Duration = Duration::from_secs(30);
+/// How much longer than an attempt may take it is nobody else's: time to note what came of it. The longer, the later
+/// are those tried again whose worker was killed.
+const LEASE_SPARE: Duration = Duration::from_secs(15);
 
 /// How often results are noted anew, once the server stops, before the leases are left to lapse.
 const TRIES_WHEN_STOPPED: usize = 3;
