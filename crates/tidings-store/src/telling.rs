@@ -202,18 +202,18 @@ async fn users_were_told(on: &mut Session, told: &[&Told]) -> Result<(), SqlErro
     }
     // Not by the index on what is due, where all that is untold stands together: with a hundred thousand of them it
     // was walked, and the list for each.
-    let is_untold = format!("{} = 0", dialect.unindexed("target.due_at"));
+    let is_untold = "target.due_at + 0 = 0";
     let waiting = told.iter().filter_map(|told| Some((name(told), told.id.0, told.escalate_at?.max(1))));
     let waiting: Vec<_> = waiting.collect();
     if !waiting.is_empty() {
         let columns = [ROW[0], ROW[1], Column::Int("new_due_at")];
-        let sql = dialect.update_listed("tidings_deliveries", &columns, 2, "due_at = l.new_due_at", &is_untold);
+        let sql = dialect.update_listed("tidings_deliveries", &columns, 2, "due_at = l.new_due_at", is_untold);
         on.execute(&sql, [json_rows(waiting)]).await?;
     }
     let done: Vec<Value> = match told.iter().filter(|told| told.escalate_at.is_none()).collect::<Vec<_>>() {
         done if done.is_empty() => return Ok(()),
         done => vec![json_rows(done.iter().map(|told| (name(told), told.id.0)))],
     };
-    on.execute(&dialect.delete_listed("tidings_deliveries", &ROW, &is_untold), done).await?;
+    on.execute(&dialect.delete_listed("tidings_deliveries", &ROW, is_untold), done).await?;
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::Rng as _;
 use sqlx::{MySqlPool, PgPool, SqlitePool};
 
-use super::{Dialect, Session, SqlError, error::Remedy};
+use super::{Dialect, Session, SqlError, error::Remedy, session::MySqlLease};
 
 /// How often a transaction is run in all. Deadlocks end by themselves; what still fails then is another trouble.
 const ATTEMPTS_MAX: u32 = 8;
@@ -45,7 +45,7 @@ impl Database {
             // Were it to begin by reading, it could find that it may not write any more.
             Self::Sqlite { writer, .. } => Session::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
             Self::Postgres(pool) => Session::Postgres(pool.begin().await?),
-            Self::MySql(pool) => Session::MySql(pool.begin().await?),
+            Self::MySql(pool) => Session::MySql(MySqlLease::transaction(pool.acquire().await?).await?),
         })
     }
 
@@ -54,7 +54,7 @@ impl Database {
         Ok(match self {
             Self::Sqlite { readers, .. } => Session::SqliteRead(readers.acquire().await?),
             Self::Postgres(pool) => Session::PostgresRead(pool.acquire().await?),
-            Self::MySql(pool) => Session::MySqlRead(pool.acquire().await?),
+            Self::MySql(pool) => Session::MySql(MySqlLease::reading(pool.acquire().await?)),
         })
     }
 

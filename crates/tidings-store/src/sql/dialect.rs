@@ -130,15 +130,6 @@ impl Dialect {
         }
     }
 
-    /// A column of numbers, by whose index rows are not to be found. (MySQL goes by the other condition by itself, and
-    /// by the index if it is told not to.)
-    pub(crate) fn unindexed(self, column: &str) -> String {
-        match self {
-            Self::Sqlite | Self::Postgres => format!("+{column}"),
-            Self::MySql => column.to_owned(),
-        }
-    }
-
     /// Joins a table to what stands before it, in this order: from a list to the rows that it names.
     pub(crate) fn join(self) -> &'static str {
         match self {

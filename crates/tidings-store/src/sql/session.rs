@@ -1,7 +1,8 @@
 //! A connection in use: within a transaction, or for reading.
 
 use sqlx::{
-    AssertSqlSafe, MySql, Postgres, Sqlite, Transaction, pool::PoolConnection, query::Query, sqlite::SqliteArguments,
+    AssertSqlSafe, MySql, MySqlConnection, Postgres, Sqlite, Transaction, pool::PoolConnection, query::Query,
+    sqlite::SqliteArguments,
 };
 
 use super::{Dialect, Row, SqlError, Value};
@@ -12,14 +13,60 @@ pub(crate) enum Session {
     Sqlite(Transaction<'static, Sqlite>),
     /// A transaction of Postgres.
     Postgres(Transaction<'static, Postgres>),
-    /// A transaction of MySQL.
-    MySql(Transaction<'static, MySql>),
+    /// MySQL: a transaction, or for reading, each statement by itself.
+    MySql(MySqlLease),
     /// For reading, each statement by itself.
     SqliteRead(PoolConnection<Sqlite>),
     /// For reading, each statement by itself.
     PostgresRead(PoolConnection<Postgres>),
-    /// For reading, each statement by itself.
-    MySqlRead(PoolConnection<MySql>),
+}
+
+/// A connection to MySQL that is closed when it is dropped, unless all that was begun on it has ended. sqlx puts such
+/// a one back into the pool, where it has been seen to wait for ever for an answer to what was never sent: each call
+/// that was given up half-way could take a connection with it.
+pub(crate) struct MySqlLease {
+    connection: Option<PoolConnection<MySql>>,
+    is_transaction: bool,
+    is_at_rest: bool,
+}
+
+impl MySqlLease {
+    /// For reading.
+    pub(super) fn reading(connection: PoolConnection<MySql>) -> Self {
+        Self { connection: Some(connection), is_transaction: false, is_at_rest: true }
+    }
+
+    /// A transaction.
+    pub(super) async fn transaction(connection: PoolConnection<MySql>) -> Result<Self, sqlx::Error> {
+        let mut lease = Self { connection: Some(connection), is_transaction: true, is_at_rest: true };
+        sqlx::raw_sql("START TRANSACTION").execute(lease.begin()?).await?;
+        Ok(lease)
+    }
+
+    /// Something is begun on it.
+    fn begin(&mut self) -> Result<&mut MySqlConnection, sqlx::Error> {
+        self.is_at_rest = false;
+        self.connection.as_deref_mut().ok_or(sqlx::Error::PoolClosed)
+    }
+
+    /// It has ended.
+    fn end(&mut self) {
+        self.is_at_rest = !self.is_transaction;
+    }
+
+    async fn commit(mut self) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql("COMMIT").execute(self.begin()?).await?;
+        self.is_at_rest = true;
+        Ok(())
+    }
+}
+
+impl Drop for MySqlLease {
+    fn drop(&mut self) {
+        if !self.is_at_rest {
+            drop(self.connection.take().map(PoolConnection::detach));
+        }
+    }
 }
 
 /// Gives the parameters to the statement.
@@ -48,8 +95,11 @@ macro_rules! run {
             Session::PostgresRead(on) => {
                 bind!(sqlx::query::<Postgres>(sql), $args).$method(&mut **on).await.map($postgres)
             }
-            Session::MySql(on) => bind!(sqlx::query::<MySql>(sql), $args).$method(&mut **on).await.map($my_sql),
-            Session::MySqlRead(on) => bind!(sqlx::query::<MySql>(sql), $args).$method(&mut **on).await.map($my_sql),
+            Session::MySql(on) => {
+                let done = bind!(sqlx::query::<MySql>(sql), $args).$method(on.begin()?).await.map($my_sql);
+                on.end();
+                done
+            }
         }
     }};
 }
@@ -60,7 +110,7 @@ impl Session {
         match self {
             Self::Sqlite(_) | Self::SqliteRead(_) => Dialect::Sqlite,
             Self::Postgres(_) | Self::PostgresRead(_) => Dialect::Postgres,
-            Self::MySql(_) | Self::MySqlRead(_) => Dialect::MySql,
+            Self::MySql(_) => Dialect::MySql,
         }
     }
 
@@ -87,7 +137,9 @@ impl Session {
                 Ok(bind!(query, args).execute(&mut **on).await?.last_insert_rowid())
             }
             Self::MySql(on) => {
-                let done = bind!(sqlx::query::<MySql>(AssertSqlSafe(sql.to_owned())), args).execute(&mut **on).await?;
+                let query = sqlx::query::<MySql>(AssertSqlSafe(sql.to_owned()));
+                let done = bind!(query, args).execute(on.begin()?).await?;
+                on.end();
                 i64::try_from(done.last_insert_id()).map_err(|_| SqlError::Malformed("an id is too great".into()))
             }
             _ => Err(SqlError::Malformed("an INSERT needs a transaction".into())),
@@ -132,8 +184,11 @@ impl Session {
             Self::SqliteRead(on) => sql.execute(&mut **on).await.map(drop),
             Self::Postgres(on) => sql.execute(&mut **on).await.map(drop),
             Self::PostgresRead(on) => sql.execute(&mut **on).await.map(drop),
-            Self::MySql(on) => sql.execute(&mut **on).await.map(drop),
-            Self::MySqlRead(on) => sql.execute(&mut **on).await.map(drop),
+            Self::MySql(on) => {
+                let done = sql.execute(on.begin()?).await.map(drop);
+                on.end();
+                done
+            }
         }?;
         Ok(())
     }
@@ -144,7 +199,7 @@ impl Session {
             Self::Sqlite(on) => on.commit().await?,
             Self::Postgres(on) => on.commit().await?,
             Self::MySql(on) => on.commit().await?,
-            Self::SqliteRead(_) | Self::PostgresRead(_) | Self::MySqlRead(_) => {}
+            Self::SqliteRead(_) | Self::PostgresRead(_) => {}
         }
         Ok(())
     }

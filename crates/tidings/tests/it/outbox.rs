@@ -12,7 +12,10 @@ use tidings_testkit::{
     wait,
 };
 
-use crate::documents::{blocks, read, section, shell};
+use crate::{
+    command::{Done, tidings},
+    documents::{blocks, read, section, shell},
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -243,12 +246,11 @@ async fn what_is_wrong_with_a_table_is_in_the_log() {
     assert!(metrics.contains("tidings_ingest_up{source=\"postgres tidings_outbox\"} 0"), "{metrics}");
 
     let doctor = || {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_tidings"))
-            .args(["doctor", "--config"])
-            .arg(server.config_path())
-            .output()
-            .unwrap();
-        String::from_utf8(output.stdout).unwrap()
+        let config = server.config_path();
+        // Without the variables of the tests, which the command would take for configuration.
+        let done = Done::from(tidings(&["doctor", "--config", config.to_str().unwrap()]).output().unwrap());
+        assert!(!done.stdout.is_empty(), "{done:?}");
+        done.stdout
     };
     let said = doctor();
     assert!(
