@@ -68,8 +68,11 @@ pub struct NotifierSettings {
     pub sweep_rows: usize,
     /// How often it is looked for what has expired.
     pub sweep_every: Duration,
-    /// How often it is looked whether another process has left work. `None` if no other uses the store: then
-    /// it is also known that what is being told is told by this process.
+    /// Whether other processes tell streams too. If not, what is being told is told by this one.
+    pub is_shared: bool,
+    /// How often it is looked for work that nobody has woken a worker for: that other processes leave, or that
+    /// the database held back, as it holds what a killed process had locked until it has noticed. `None` if
+    /// there can be none.
     pub poll_every: Option<Duration>,
 }
 
@@ -83,10 +86,11 @@ impl Default for NotifierSettings {
             tell_rows: 1000,
             escalate_rows: 5000,
             push_concurrency: 64,
-            push_timeout: Duration::from_secs(30),
+            push_timeout: Duration::from_secs(15),
             push_attempts: 8,
             sweep_rows: 1000,
             sweep_every: Duration::from_secs(60),
+            is_shared: false,
             poll_every: None,
         }
     }
@@ -185,7 +189,7 @@ impl Notifier {
         Inbox {
             store: self.store.clone(),
             telling: self.telling.clone(),
-            is_shared: self.settings.poll_every.is_some(),
+            is_shared: self.settings.is_shared,
             everyone: Channel::everyone(),
         }
     }
@@ -322,8 +326,7 @@ impl Notifier {
             () = self.clock.sleep_until(self.clock.tick() + ACK_PATIENCE) => {}
         }
         // Streams come back with cursors all the time, nearly always when nothing is open.
-        let is_shared = self.settings.poll_every.is_some();
-        if matches!(ack, Ack::Cursor(_)) && self.wakers.escalate.is_idle() && !is_shared {
+        if matches!(ack, Ack::Cursor(_)) && self.wakers.escalate.is_idle() && !self.settings.is_shared {
             return Ok(0);
         }
         let now = self.clock.now();

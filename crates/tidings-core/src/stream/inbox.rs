@@ -42,6 +42,8 @@ pub(super) struct Unread {
 /// What the inbox says of what is unread.
 struct UnreadPage {
     missed: Missed,
+    /// Those without a place that were muted when they came. Of the others the event is still to come.
+    silent: Vec<NotificationId>,
     counts: Option<Counts>,
 }
 
@@ -80,9 +82,9 @@ impl Unread {
 
     /// A page has been read.
     fn on_page(&mut self, user: &UserId, page: UnreadPage) {
-        let UnreadPage { missed: Missed { mut entries, has_more, is_unsettled }, counts } = page;
+        let UnreadPage { missed: Missed { mut entries, has_more, .. }, silent, counts } = page;
         let last = entries.last().map(|entry| entry.notification.id);
-        entries.retain(|entry| self.is_wanted(entry, is_unsettled));
+        entries.retain(|entry| self.is_wanted(entry, &silent));
         entries.truncate(self.left);
         self.left -= entries.len();
         self.next = last.filter(|_| has_more && self.left > 0).map(Some);
@@ -92,8 +94,8 @@ impl Unread {
     }
 
     /// Whether it is to be handed over now. One that was told beyond the fence, or will be told, comes live.
-    fn is_wanted(&self, entry: &InboxEntry, is_unsettled: bool) -> bool {
-        let Some(EventId { partition, at }) = entry.told_at else { return !is_unsettled };
+    fn is_wanted(&self, entry: &InboxEntry, silent: &[NotificationId]) -> bool {
+        let Some(EventId { partition, at }) = entry.told_at else { return silent.contains(&entry.notification.id) };
         let is_of = |cursor: &Cursor| cursor.get(partition).filter(|known| known.epoch == at.epoch);
         is_of(&self.fence).is_none_or(|fence| at.position <= fence.position) && is_of(&self.kept).is_none()
     }
@@ -161,26 +163,31 @@ impl Stream {
 
     /// Reads a page of what is unread.
     async fn read_unread(&mut self, after: Option<NotificationId>) -> Result<UnreadPage, CloseReason> {
-        let missed = loop {
+        // One without a place may have been muted when it came, or its event is still to come. The inbox says
+        // whether there are such ones, and then what there is: between the two, others may have come. So what
+        // has no place, and after a look at which nothing is open any more, was muted.
+        let (missed, silent) = loop {
             self.settled().await?;
-            let missed = self.missed(MissedSince::Unread { after }).await?;
-            // One without a place may have been muted when it came, or its event is still to come.
-            let is_clear = !missed.is_unsettled || missed.entries.iter().all(|entry| entry.told_at.is_some());
-            if is_clear {
-                break missed;
+            let first = self.missed(MissedSince::Unread { after }).await?;
+            if first.entries.iter().all(|entry| entry.told_at.is_some()) {
+                break (first, Vec::new());
+            }
+            let second = self.missed(MissedSince::Unread { after }).await?;
+            if !second.is_unsettled {
+                break (second, placeless(&first.entries));
             }
             let is_shared = self.inbox_of_user().is_some_and(|(inbox, _)| inbox.is_shared);
             let patience = if is_shared { PATIENCE } else { SHORT_PATIENCE };
             match self.look_again(patience).await {
                 Ok(()) => {}
                 // This process tells, and was telling nothing when it was asked: the event is still to come.
-                Err(()) if !is_shared => break missed,
+                Err(()) if !is_shared => break (first, Vec::new()),
                 Err(()) => return Err(self.unsettled()),
             }
         };
         let counts = self.counts_after(&missed).await?;
         self.unsettled_since = None;
-        Ok(UnreadPage { missed, counts })
+        Ok(UnreadPage { missed, silent, counts })
     }
 
     /// Hands unread ones over.
@@ -261,6 +268,11 @@ impl Stream {
         tracing::warn!(connection = %self.info().id, %error, "a stream could not read the inbox");
         CloseReason::Error
     }
+}
+
+/// Those that have no place in the log.
+fn placeless(entries: &[InboxEntry]) -> Vec<NotificationId> {
+    entries.iter().filter(|entry| entry.told_at.is_none()).map(|entry| entry.notification.id).collect()
 }
 
 /// The events of entries. The last has the counts: in all others they would be old. What was never told has

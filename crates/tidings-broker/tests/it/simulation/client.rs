@@ -49,6 +49,8 @@ struct Connection {
     parser: Parser,
     blocks: Blocks,
     closing: Option<CloseReason>,
+    /// The id of the last frame that had one.
+    seen_id: String,
     hub: Arc<Hub>,
     id: ConnectionId,
 }
@@ -181,11 +183,17 @@ impl Client {
             parser: Parser::new(1 << 20),
             blocks: Blocks::default(),
             closing: None,
+            seen_id: String::new(),
             hub,
             id,
         });
         sights.resumed_after_cut_inside_frame +=
             u64::from(std::mem::take(&mut self.was_cut_inside_frame) && !is_new_chain);
+    }
+
+    /// Whether a cut now is one among what is unread.
+    pub(crate) fn is_among_unread(&self) -> bool {
+        !self.provisional.1.is_empty()
     }
 
     pub(crate) fn connection_id(&self) -> Option<ConnectionId> {
@@ -307,8 +315,12 @@ impl Client {
             connection.closing = Some(reason.expect("a reason"));
             return;
         }
-        let has_new_id = id != self.last_id && !id.is_empty();
+        let connection = self.connection.as_mut().expect("it is being read");
+        let has_new_id = id != connection.seen_id;
         if has_new_id {
+            connection.seen_id.clone_from(&id);
+        }
+        if id != self.last_id && !id.is_empty() {
             self.earlier_ids.push(std::mem::replace(&mut self.last_id, id));
         }
         if event == "connected" {

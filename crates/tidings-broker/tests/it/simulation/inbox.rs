@@ -230,7 +230,9 @@ impl SimStore {
     async fn visit(&self) -> Result<usize, StoreError> {
         let (turns, limit, fails) = {
             let mut rng = self.rng.lock();
-            (rng.random_range(0..4), rng.random_range(1..4), rng.random_ratio(1, 200))
+            // Small pages, so that streams are cut between them; large ones, so that who comes from far arrives.
+            let limit = if rng.random_ratio(1, 4) { 100 } else { rng.random_range(1..4) };
+            (rng.random_range(0..4), limit, rng.random_ratio(1, 200))
         };
         for _ in 0..turns {
             turn().await;
@@ -241,9 +243,13 @@ impl SimStore {
         }
     }
 
-    fn find(&self, query: &MissedQuery, limit: usize) -> Missed {
+    fn is_unsettled(&self, user: &UserId) -> bool {
         let rows = self.rows.lock();
-        let is_unsettled = rows.unsettled.iter().filter_map(|id| rows.get(*id)).any(|row| row.is_for(&query.user));
+        rows.unsettled.iter().filter_map(|id| rows.get(*id)).any(|row| row.is_for(user))
+    }
+
+    fn find(&self, query: &MissedQuery, limit: usize, is_unsettled: bool) -> Missed {
+        let rows = self.rows.lock();
         let told_at = |row: &Row| match row.telling {
             Telling::Noted(id) => Some(id),
             Telling::Untold | Telling::UnderWay(..) | Telling::Silent => None,
@@ -282,8 +288,15 @@ impl Store for SimStore {
 
     async fn missed(&self, query: &MissedQuery, _: Millis) -> Result<Missed, StoreError> {
         let limit = self.visit().await?;
-        let missed = self.find(query, limit.min(query.limit));
-        for _ in 0..limit {
+        // One after the other, as databases are asked: much may happen in between.
+        let is_unsettled = self.is_unsettled(&query.user);
+        for _ in 0..limit.min(3) {
+            turn().await;
+        }
+        // What is unread always comes in small pages.
+        let limit = if matches!(query.since, MissedSince::Unread { .. }) { limit.min(3) } else { limit };
+        let missed = self.find(query, limit.min(query.limit), is_unsettled);
+        for _ in 0..limit.min(3) {
             turn().await;
         }
         Ok(missed)

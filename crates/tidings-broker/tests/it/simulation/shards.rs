@@ -182,7 +182,7 @@ impl World {
                 held.wire.lock().send_to_server(bytes);
             }
             98 if self.is_stormy && self.rng.random_ratio(1, 3) => self.close(client),
-            99 if self.is_stormy && self.rng.random_ratio(1, 12) => self.close_all(node),
+            99 if self.is_stormy && self.rng.random_ratio(1, 5) => self.close_all(node),
             _ => {}
         }
     }

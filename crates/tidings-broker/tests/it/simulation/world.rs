@@ -287,9 +287,21 @@ impl World {
             }
             5..11 => drop(self.begin_telling(node)),
             11..14 => self.end_telling(node),
-            // It dies with what it has told and not noted.
-            14..15 if self.nodes[node].is_telling && self.rng.random_ratio(1, 10) => {
+            // It dies with what it has told and not noted. Some have read it.
+            14..15 if self.nodes[node].is_telling && self.rng.random_ratio(1, 5) => {
+                for number in 0..self.setting.partitions {
+                    self.deliver(node, number, usize::MAX);
+                }
+                for client in 0..CLIENTS {
+                    self.poll(client, false);
+                    self.read(client, usize::MAX, Peer::HalfClosed);
+                }
                 self.restart_nodes(|other| other == node);
+            }
+            15..18 => {
+                let peer = self.choose_cut();
+                let client = self.clients.iter_mut().find(|client| client.is_among_unread());
+                client.into_iter().for_each(|client| client.cut(peer, &mut self.sights));
             }
             _ => {
                 let (count, user) = (self.rng.random_range(0..25), user(self.rng.random_range(0..USERS)));
@@ -470,6 +482,8 @@ impl World {
                 }
                 _ => (Resume::Unusable, true),
             },
+            // Often: what is unread is little, and cuts among it are what is looked for.
+            17..27 => (Resume::New { replay, unread: true }, true),
             12..17 => match client.earlier_ids.choose(&mut self.rng) {
                 Some(id) if !id.is_empty() => (parse(id), true),
                 _ => (last, false),

@@ -35,7 +35,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// It is not planned when the worker goes on: it is at work, and must hear of anything new.
 const AT_WORK: Millis = Millis::MAX;
 
-/// It is planned that it waits until somebody wakes it.
+/// It is planned that it waits until somebody wakes it, or that it looks whether there is something after all.
 const IDLE: Millis = Millis::MAX - 1;
 
 /// By which a worker is woken.
@@ -180,14 +180,14 @@ async fn wait(notifier: &Notifier, waker: Option<&Waker>, next: Next, stop: &Can
     // Those that nobody wakes come by themselves often enough.
     let poll_every = notifier.settings.poll_every.filter(|_| waker.is_some());
     let poll_at = poll_every.map(|every| clock.now() + every.as_millis() as Millis);
-    let at = match next {
+    let (planned, at) = match next {
         // Others have their turn too.
         Next::Now => return tokio::task::yield_now().await,
-        Next::At(at) => Some(poll_at.map_or(at, |poll_at| poll_at.min(at))),
-        Next::WhenWoken => poll_at,
+        Next::At(at) => (at, Some(poll_at.map_or(at, |poll_at| poll_at.min(at)))),
+        Next::WhenWoken => (IDLE, poll_at),
     };
     if let Some(waker) = waker {
-        waker.plan(at.unwrap_or(IDLE));
+        waker.plan(planned);
     }
     let notified = async {
         match waker {

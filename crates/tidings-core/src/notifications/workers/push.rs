@@ -24,8 +24,9 @@ const PAUSES_MS: (u64, u64) = (1000, 3_600_000);
 /// By how much each is longer than the one before.
 const PAUSE_FACTOR: u64 = 4;
 
-/// How much longer than an attempt may take it is nobody else's.
-const LEASE_SPARE: Duration = Duration::from_secs(30);
+/// How much longer than an attempt may take it is nobody else's: time to note what came of it. The longer, the later
+/// are those tried again whose worker was killed.
+const LEASE_SPARE: Duration = Duration::from_secs(15);
 
 /// How often results are noted anew, once the server stops, before the leases are left to lapse.
 const TRIES_WHEN_STOPPED: usize = 3;
@@ -90,13 +91,13 @@ impl Pusher {
     async fn wait(&mut self, next: Next) -> Next {
         let (notifier, stop) = (self.notifier.clone(), self.stop.clone());
         let poll_at = notifier.settings.poll_every.map(|every| notifier.clock.now() + every.as_millis() as Millis);
-        let at = match next {
-            Next::At(at) => Some(poll_at.map_or(at, |poll_at| poll_at.min(at))),
-            Next::WhenWoken => poll_at,
+        let (planned, at) = match next {
+            Next::At(at) => (at, Some(poll_at.map_or(at, |poll_at| poll_at.min(at)))),
+            Next::WhenWoken => (IDLE, poll_at),
             // There is no room.
-            Next::Now => None,
+            Next::Now => (AT_WORK, None),
         };
-        notifier.wakers.push.plan(at.unwrap_or(if next == Next::Now { AT_WORK } else { IDLE }));
+        notifier.wakers.push.plan(planned);
         let due = async {
             match at {
                 Some(at) => until(&*notifier.clock, at).await,
