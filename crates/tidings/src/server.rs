@@ -1,6 +1,6 @@
 //! A server, put together from its configuration: to be run by itself or inside an application.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
 use tidings_broker::{
@@ -40,9 +40,6 @@ use crate::{
 
 /// Room in a request's head besides its URL: cookies, a token of 8 KiB, what proxies add.
 const HEADERS_MAX_BYTES: usize = 32 * 1024;
-
-/// How long the store's connections may take to close.
-const STORE_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The version of this crate.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -323,10 +320,7 @@ impl Tidings {
         join(self.workers).await;
         self.broker.shutdown().await;
         join(self.tasks).await;
-        // All that was begun in it has ended. A database that does not say goodbye keeps nobody waiting.
-        if tokio::time::timeout(STORE_CLOSE_TIMEOUT, self.store.close()).await.is_err() {
-            tracing::warn!("the store's connections did not close in time");
-        }
+        self.store.close().await;
         if let Err(error) = tokio::task::spawn_blocking(move || self.shards.stop()).await {
             tracing::error!(%error, "the shards could not be stopped");
         }

@@ -146,7 +146,8 @@ pub trait Store: Send + Sync + 'static {
     /// Counts again and compares, user by user. Changes nothing.
     async fn verify(&self) -> Result<Verification, StoreError>;
 
-    /// Closes it; what is under way ends first.
+    /// Closes it; what is under way ends first, but within seconds: a database that does not say goodbye keeps
+    /// nobody waiting.
     async fn close(&self);
 }
 
