@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rand::Rng as _;
-use sqlx::{MySqlPool, PgPool, SqlitePool};
+use sqlx::{MySqlPool, PgPool, Postgres, SqlitePool, Transaction};
 
 use super::{Dialect, Session, SqlError, error::Remedy, session::MySqlLease};
 
@@ -44,7 +44,7 @@ impl Database {
         Ok(match self {
             // Were it to begin by reading, it could find that it may not write any more.
             Self::Sqlite { writer, .. } => Session::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
-            Self::Postgres(pool) => Session::Postgres(pool.begin().await?),
+            Self::Postgres(pool) => Session::Postgres(begin_whole(pool).await?),
             Self::MySql(pool) => Session::MySql(MySqlLease::transaction(pool.acquire().await?).await?),
         })
     }
@@ -81,6 +81,15 @@ impl Database {
             Self::MySql(pool) => (pool.size() as usize, pool.num_idle()),
         }
     }
+}
+
+/// Begins a transaction of Postgres, to the end also if the caller gives up meanwhile. sqlx undoes what it knows to
+/// have begun, and would put back into the pool, within a transaction that nobody ends, a connection whose `BEGIN`
+/// was on its way.
+async fn begin_whole(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let connection = pool.acquire().await?;
+    let begun = tokio::spawn(Transaction::begin(connection, None));
+    begun.await.map_err(|_| sqlx::Error::WorkerCrashed)?
 }
 
 /// The attempts of one transaction.
@@ -174,3 +183,53 @@ macro_rules! reading {
 }
 
 pub(crate) use {reading, transaction};
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, task::Poll};
+
+    use tidings_testkit::databases::{DatabaseServer, Engine};
+
+    use super::*;
+    use crate::sql::DatabaseConfig;
+
+    /// Gives up while the transaction is being begun; then the only connection is as good as new.
+    async fn a_beginning_that_is_given_up_leaves_nothing(url: String) {
+        let dir = tempfile::tempdir().unwrap();
+        let config = DatabaseConfig { max_connections: 1, ..DatabaseConfig::new(url, dir.path()) };
+        let database = Database::connect(&config).unwrap();
+        // So that there is a connection, and its beginning is what is given up.
+        database.begin().await.unwrap().commit().await.unwrap();
+        for round in 0..20 {
+            let mut beginning = Box::pin(database.begin());
+            let mut polls = round % 4;
+            // Sometimes when it has only been sent, and sometimes when it has been answered.
+            poll_fn(|context| match beginning.as_mut().poll(context) {
+                Poll::Pending if polls > 0 => {
+                    polls -= 1;
+                    Poll::Pending
+                }
+                _ => Poll::Ready(()),
+            })
+            .await;
+            drop(beginning);
+            // Within a transaction, whatever comes after a failure would fail too.
+            assert!(database.reader().await.unwrap().query("SELECT no_such_column", []).await.is_err());
+            let one = database.reader().await.unwrap().one("SELECT 1", []).await;
+            assert!(one.is_ok(), "{:?}", one.err());
+        }
+        database.close().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_beginning_that_is_given_up_leaves_nothing_on_postgres() {
+        let server = DatabaseServer::shared(Engine::Postgres).await.unwrap();
+        a_beginning_that_is_given_up_leaves_nothing(server.database().await.unwrap()).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_beginning_that_is_given_up_leaves_nothing_on_mariadb() {
+        let server = DatabaseServer::shared(Engine::MariaDb).await.unwrap();
+        a_beginning_that_is_given_up_leaves_nothing(server.database().await.unwrap()).await;
+    }
+}
