@@ -204,7 +204,9 @@ async fn walks(database: &Database) -> Vec<String> {
         let plan = explain(&mut on, &sql, args).await;
         // The index on what is due has all that is untold in one place: to find a row by it is a walk too.
         let is_change = sql.trim_start().starts_with("UPDATE") || sql.trim_start().starts_with("DELETE");
-        let is_lost = |step: &String| is_change && step.contains("tidings_deliveries_due");
+        // That on what is dead has all that is not in one place, too.
+        let is_by_dead = |step: &String| step.contains("tidings_pushes_dead") && !sql.contains("dead_id = ?");
+        let is_lost = |step: &String| is_change && (step.contains("tidings_deliveries_due") || is_by_dead(step));
         let walks = plan.iter().any(|step| is_walk(dialect, step) || is_lost(step));
         if walks {
             found.push(format!("{sql}\n    {}", plan.join("\n    ")));
