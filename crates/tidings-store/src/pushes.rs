@@ -42,23 +42,27 @@ pub(crate) async fn take(
     }
     let (taken, notifications) = transaction!(database, on => {
         let taken = lease(on, limit, lease_ms, now).await?;
-        let mut useless = Vec::new();
-        let mut useful = Vec::new();
-        for taken in taken {
-            match &taken.device {
-                _ if taken.is_expired => useless.push((taken, "it expired before it was sent")),
-                None => useless.push((taken, "the device was removed")),
-                Some(device) if device.quarantine.is_some() => useless.push((taken, "the device is in quarantine")),
-                Some(_) => useful.push(taken),
-            }
-        }
-        for (taken, cause) in &useless {
-            die(on, taken.id, cause, now).await?;
-            conclude(on, &taken.user, taken.notification).await?;
-        }
-        let notifications = notifications(on, useful.iter().map(|taken| taken.notification)).await?;
-        Ok((useful, notifications))
+        let notifications = notifications(on, taken.iter().map(|taken| taken.notification)).await?;
+        Ok((taken, notifications))
     })?;
+    let (mut useful, mut useless) = (Vec::with_capacity(taken.len()), Vec::new());
+    for taken in taken {
+        let cause = match &taken.device {
+            _ if taken.is_expired => "it expired before it was sent",
+            None => "the device was removed",
+            Some(device) if device.quarantine.is_some() => "the device is in quarantine",
+            Some(_) => {
+                useful.push(taken);
+                continue;
+            }
+        };
+        useless.push(PushResult { id: taken.id, outcome: PushOutcome::Dead { cause: cause.to_owned() } });
+    }
+    // Not while they are being leased: their users would be locked after them, and not before.
+    if !useless.is_empty() {
+        on_pushed(database, &useless, now).await?;
+    }
+    let taken = useful;
     let users: BTreeSet<&str> = taken.iter().map(|taken| taken.user.as_str()).collect();
     let counts = telling::counts_of(database, &users, now).await?;
     let mut jobs = Vec::with_capacity(taken.len());
