@@ -30,17 +30,17 @@ pub(crate) async fn lock_known(on: &mut Session, users: &[&str]) -> Result<Vec<L
     let dialect = on.dialect();
     let list = dialect.list("l", &[Column::Text("user_id")]);
     let mut locked = Vec::with_capacity(users.len());
+    let users: BTreeSet<&str> = users.iter().copied().collect();
+    let users: Vec<&str> = users.into_iter().collect();
     for users in users.chunks(CHUNK) {
-        let users: BTreeSet<&str> = users.iter().copied().collect();
-        let rows = match users.iter().next() {
-            None => continue,
+        let rows = match users {
             // Most often it is one.
-            Some(user) if users.len() == 1 => {
+            [user] => {
                 let lock = dialect.for_update();
                 let sql = format!("SELECT user_id, everyone_through FROM tidings_users WHERE user_id = ?{lock}");
                 on.query(&sql, args![*user]).await?
             }
-            Some(_) => {
+            _ => {
                 let (join, lock) = (dialect.join(), dialect.for_update());
                 let of = if dialect == crate::sql::Dialect::Postgres { " OF u" } else { "" };
                 let sql = format!(
