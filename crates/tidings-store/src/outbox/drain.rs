@@ -25,8 +25,8 @@ const LEAD_RETRY: Duration = Duration::from_secs(1);
 /// The first wait after the database was lost, and the longest.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
-/// How long a sink may take to finish when the server stops. What it has taken by then comes again, and is
-/// known by its key.
+/// How long the sink and the database may take to finish when the server stops. What has been taken by then comes
+/// again, and is known by its key.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// Drains one table.
@@ -94,11 +94,17 @@ impl Drain {
             };
             let ended = match connected {
                 Ok(mut link) => {
-                    let ended = self.on_link(&mut link, &wake, &stop, &mut wait).await;
-                    if ended.is_ok() {
-                        link.close().await;
+                    let draining = async {
+                        let ended = self.on_link(&mut link, &wake, &stop, &mut wait).await;
+                        if ended.is_ok() {
+                            link.close().await;
+                        }
+                        ended
+                    };
+                    tokio::select! {
+                        ended = draining => ended,
+                        () = async { stop.cancelled().await; sleep(STOP_GRACE).await } => Ok(()),
                     }
-                    ended
                 }
                 Err(error) => Err(error),
             };
@@ -175,13 +181,8 @@ impl Drain {
             }
         }
         let doubts_notifications = self.notifications.is_in_doubt();
-        let taking = async {
-            tokio::join!(self.take_events(events), self.take_notifications(notifications, doubts_notifications, stop))
-        };
-        let (events, notifications) = tokio::select! {
-            verdicts = taking => verdicts,
-            () = async { stop.cancelled().await; sleep(STOP_GRACE).await } => return Ok(false),
-        };
+        let (events, notifications) =
+            tokio::join!(self.take_events(events), self.take_notifications(notifications, doubts_notifications, stop));
 
         self.events.on_batch(&events, lanes.have(Target::Event));
         self.notifications.on_batch(&notifications, lanes.have(Target::Notification));
