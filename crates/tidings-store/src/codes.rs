@@ -129,12 +129,20 @@ pub(crate) fn notification_of(row: &Row, first: usize) -> Result<Notification, S
     })
 }
 
-/// The columns of a row `i` of the inbox that [`entry_of`] reads, after those of its notification. What was for
-/// everyone was told in one place for all.
-pub(crate) const ENTRY: &str = "i.state, i.is_seen,
-    CASE WHEN n.audience = 2 AND i.is_live = 1 THEN n.told_partition ELSE i.told_partition END AS at_partition,
+macro_rules! place {
+    () => {
+        "CASE WHEN n.audience = 2 AND i.is_live = 1 THEN n.told_partition ELSE i.told_partition END AS at_partition,
     CASE WHEN n.audience = 2 AND i.is_live = 1 THEN n.told_epoch ELSE i.told_epoch END AS at_epoch,
-    CASE WHEN n.audience = 2 AND i.is_live = 1 THEN n.told_position ELSE i.told_position END AS at_position";
+    CASE WHEN n.audience = 2 AND i.is_live = 1 THEN n.told_position ELSE i.told_position END AS at_position"
+    };
+}
+
+/// The columns that [`place_of`] reads: where a row `i` of the inbox was told. What was for everyone was told in one
+/// place for all, which its notification `n` has.
+pub(crate) const PLACE: &str = place!();
+
+/// The columns of a row `i` of the inbox that [`entry_of`] reads, after those of its notification.
+pub(crate) const ENTRY: &str = concat!("i.state, i.is_seen, ", place!());
 
 pub(crate) fn entry_of(row: &Row) -> Result<InboxEntry, SqlError> {
     const FIRST: usize = NOTIFICATION_COLUMNS;

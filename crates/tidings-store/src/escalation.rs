@@ -9,7 +9,7 @@ use tidings_core::{
 use tidings_protocol::{Millis, UserId};
 
 use crate::{
-    codes::{ALWAYS, NEVER, PUSH_UNDER_WAY, json_rows, place_of, push_of, user_of},
+    codes::{ALWAYS, NEVER, PLACE, PUSH_UNDER_WAY, json_rows, place_of, push_of, user_of},
     rows::{self, ROW},
     sql::{Database, Session, SqlError, Value, args, reading, transaction},
 };
@@ -37,12 +37,6 @@ pub(crate) async fn due(database: &Database, limit: usize, now: Millis) -> Resul
         rows.iter().map(due).collect()
     })
 }
-
-/// Where a row `i` of the inbox was told, or its notification `n` to everyone.
-const PLACE: &str = "
-    CASE WHEN n.audience = 2 AND i.is_live = 1 THEN n.told_partition ELSE i.told_partition END,
-    CASE WHEN n.audience = 2 AND i.is_live = 1 THEN n.told_epoch ELSE i.told_epoch END,
-    CASE WHEN n.audience = 2 AND i.is_live = 1 THEN n.told_position ELSE i.told_position END";
 
 pub(crate) async fn next_due(database: &Database) -> Result<Option<Millis>, SqlError> {
     reading!(database, on => {
