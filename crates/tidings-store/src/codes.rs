@@ -134,7 +134,8 @@ pub(crate) fn notification_of(row: &Row, first: usize) -> Result<Notification, S
 pub(crate) const ENTRY: &str = "i.state, i.is_seen,
     CASE WHEN n.audience = 2 AND i.is_live = 1 THEN n.told_partition ELSE i.told_partition END AS at_partition,
     CASE WHEN n.audience = 2 AND i.is_live = 1 THEN n.told_epoch ELSE i.told_epoch END AS at_epoch,
-    CASE WHEN n.audience = 2 AND i.is_live = 1 THEN n.told_position ELSE i.told_position END AS at_position";
+    CASE WHEN n.audience = 2 AND i.is_live = 1 THEN n.told_position ELSE i.told_position END AS at_position,
+    n.audience";
 
 pub(crate) fn entry_of(row: &Row) -> Result<InboxEntry, SqlError> {
     const FIRST: usize = NOTIFICATION_COLUMNS;
@@ -142,6 +143,7 @@ pub(crate) fn entry_of(row: &Row) -> Result<InboxEntry, SqlError> {
         notification: Arc::new(notification_of(row, 0)?),
         state: state_of(row.int(FIRST)?)?,
         is_seen: row.flag(FIRST + 1)?,
+        is_for_everyone: row.int(FIRST + 5)? == AUDIENCE_EVERYONE,
         told_at: place_of(row, FIRST + 2)?,
     })
 }
