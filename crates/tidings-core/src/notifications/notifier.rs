@@ -349,15 +349,15 @@ impl Notifier {
         if matches!(ack, Ack::Cursor(_)) && self.wakers.escalate.is_idle() && !self.settings.is_shared {
             return Ok(0);
         }
-        let now = self.clock.now();
-        let mut count = 0;
-        match ack {
-            Ack::Id(id) => count += self.store.acknowledge(user, &Acknowledged::One(id), now).await?,
+        let (now, mut count) = (self.clock.now(), 0);
+        let what: Vec<_> = match ack {
+            Ack::Id(id) => vec![Acknowledged::One(id)],
             Ack::Cursor(cursor) => {
-                for (partition, at) in cursor.entries() {
-                    count += self.store.acknowledge(user, &Acknowledged::Through { partition, at }, now).await?;
-                }
+                cursor.entries().map(|(partition, at)| Acknowledged::Through { partition, at }).collect()
             }
+        };
+        for what in &what {
+            count += self.counted(self.store.acknowledge(user, what, now).await)?;
         }
         self.counters.on_outcomes(Outcome::Confirmed, count);
         Ok(count)
