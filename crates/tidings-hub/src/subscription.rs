@@ -93,8 +93,9 @@ impl Subscription {
 
     /// Whether it listens to the channel of an event that was read for it, or has left that since.
     pub fn listens_to(&self, channel: &Channel) -> bool {
-        // Nearly no stream ever leaves a channel. Nobody leaves a personal one.
-        !self.session.has_left.load(Relaxed) || channel.owner().is_some() || self.channels().contains(channel)
+        // Nearly no stream ever leaves a channel. Nobody leaves a personal one, or one of the server's own.
+        let is_for_good = || channel.owner().is_some() || channel.is_internal();
+        !self.session.has_left.load(Relaxed) || is_for_good() || self.channels().contains(channel)
     }
 
     /// Says that history has been taken up to the fence. From here on frames come.

@@ -142,7 +142,7 @@ macro_rules! place {
 pub(crate) const PLACE: &str = place!();
 
 /// The columns of a row `i` of the inbox that [`entry_of`] reads, after those of its notification.
-pub(crate) const ENTRY: &str = concat!("i.state, i.is_seen, ", place!());
+pub(crate) const ENTRY: &str = concat!("i.state, i.is_seen, ", place!(), ", n.audience");
 
 pub(crate) fn entry_of(row: &Row) -> Result<InboxEntry, SqlError> {
     const FIRST: usize = NOTIFICATION_COLUMNS;
@@ -150,6 +150,7 @@ pub(crate) fn entry_of(row: &Row) -> Result<InboxEntry, SqlError> {
         notification: Arc::new(notification_of(row, 0)?),
         state: state_of(row.int(FIRST)?)?,
         is_seen: row.flag(FIRST + 1)?,
+        is_for_everyone: row.int(FIRST + 5)? == AUDIENCE_EVERYONE,
         told_at: place_of(row, FIRST + 2)?,
     })
 }

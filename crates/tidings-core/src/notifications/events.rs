@@ -72,6 +72,7 @@ pub(crate) fn missed_event(
     fallback: EventId,
 ) -> Result<LoggedEvent, serde_json::Error> {
     let notification = &entry.notification;
+    let channel = if entry.is_for_everyone { Channel::everyone() } else { Channel::personal(user) };
     let body = notification_body(notification, entry.state, entry.is_seen);
     let data = NotificationEvent { notification: body, counts: counts.map(counts_body) };
     let id = entry.told_at.unwrap_or(fallback);
@@ -81,7 +82,7 @@ pub(crate) fn missed_event(
         position: id.at.position,
         previous: Position::ZERO,
         accepted_at: notification.created_at,
-        event: event(Channel::personal(user), NOTIFICATION, serde_json::to_string(&data)?, notification.created_at),
+        event: event(channel, NOTIFICATION, serde_json::to_string(&data)?, notification.created_at),
     })
 }
 

@@ -10,7 +10,9 @@
 mod counters;
 pub mod events;
 mod notifier;
+mod stripes;
 mod telling;
+mod to_its_end;
 mod types;
 mod workers;
 

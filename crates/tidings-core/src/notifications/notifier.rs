@@ -1,11 +1,6 @@
 //! What is done with notifications on request. What then goes on by itself is the workers'.
 
-use std::{
-    collections::BTreeMap,
-    hash::{BuildHasher as _, RandomState},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tidings_protocol::{
@@ -18,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Content, Counters, Counts, Fingerprint, NotificationId, Recipients, Telling,
     events::unread_event,
+    stripes::Stripes,
+    to_its_end::to_its_end,
     workers::{self, Wakers},
 };
 use crate::ports::{
@@ -27,9 +24,6 @@ use crate::ports::{
         StoreStatus, Which,
     },
 };
-
-/// Marks of so many users at once need not wait for each other.
-const STRIPES: usize = 64;
 
 /// How long an acknowledgement waits for what is being told.
 const ACK_PATIENCE: Duration = Duration::from_secs(1);
@@ -131,8 +125,10 @@ pub struct Notifier {
     /// last counts: the teller alone, everybody else beside each other.
     pub(super) counts_order: sync::RwLock<()>,
     /// The same among those that change one user's counts.
-    stripes: [sync::Mutex<()>; STRIPES],
-    hasher: RandomState,
+    user_counts_order: Stripes,
+    /// Whoever changes what a user follows and says so to the user's streams holds this, so that they are told last
+    /// of what is so.
+    follows_order: Stripes,
     health: Mutex<Health>,
 }
 
@@ -173,8 +169,8 @@ impl Notifier {
             telling: Arc::default(),
             wakers: Wakers::default(),
             counts_order: sync::RwLock::new(()),
-            stripes: std::array::from_fn(|_| sync::Mutex::new(())),
-            hasher: RandomState::new(),
+            user_counts_order: Stripes::default(),
+            follows_order: Stripes::default(),
             health: Mutex::default(),
         })
     }
@@ -220,7 +216,7 @@ impl Notifier {
     }
 
     /// Takes a well-formed notification.
-    pub async fn notify(&self, notify: Notify) -> Result<Accepted, AcceptError> {
+    pub async fn notify(self: &Arc<Self>, notify: Notify) -> Result<Accepted, AcceptError> {
         let now = self.clock.now();
         let fingerprint = Fingerprint(notify.fingerprint());
         let lives_ms = notify
@@ -249,7 +245,12 @@ impl Notifier {
     }
 
     /// Takes a notification. It is durable when this answers, and is told and written out after that.
-    pub async fn accept(&self, new: NewNotification) -> Result<Accepted, AcceptError> {
+    pub async fn accept(self: &Arc<Self>, new: NewNotification) -> Result<Accepted, AcceptError> {
+        let this = self.clone();
+        to_its_end(async move { this.accept_and_wake(new).await }).await
+    }
+
+    async fn accept_and_wake(&self, new: NewNotification) -> Result<Accepted, AcceptError> {
         let is_written_out = !matches!(new.recipients, Recipients::Users(_));
         let answer = self.store.accept(new).await;
         match &answer {
@@ -268,10 +269,14 @@ impl Notifier {
     }
 
     /// Changes how a user stands to some of theirs, and tells the user's streams of the new counts.
-    pub async fn mark(&self, user: &UserId, which: &Which, mark: Mark) -> Result<Marked, StoreError> {
+    pub async fn mark(self: &Arc<Self>, user: &UserId, which: Which, mark: Mark) -> Result<Marked, StoreError> {
+        let (this, user) = (self.clone(), user.clone());
+        to_its_end(async move { this.mark_and_tell(&user, &which, mark).await }).await
+    }
+
+    async fn mark_and_tell(&self, user: &UserId, which: &Which, mark: Mark) -> Result<Marked, StoreError> {
         let _order = self.counts_order.read().await;
-        let stripe = self.hasher.hash_one(user) as usize % STRIPES;
-        let _before_others = self.stripes[stripe].lock().await;
+        let _before_others = self.user_counts_order.of(user).await;
         let marked = self.counted(self.store.mark(user, which, mark, self.clock.now()).await)?;
         self.counters.on_outcomes(Outcome::Read, marked.settled);
         if marked.changed > 0 {
@@ -281,41 +286,56 @@ impl Notifier {
     }
 
     /// Follows channels. Answers which are new.
-    pub async fn follow(&self, user: &UserId, channels: &[Channel]) -> Result<Vec<Channel>, FollowError> {
-        let answer = self.store.follow(user, channels, self.settings.follows_max, self.clock.now()).await;
-        let added = answer.inspect_err(|error| {
-            if let FollowError::Store(_) = error {
-                self.counters.on_store_error();
+    pub async fn follow(self: &Arc<Self>, user: &UserId, channels: Vec<Channel>) -> Result<Vec<Channel>, FollowError> {
+        let (this, user) = (self.clone(), user.clone());
+        to_its_end(async move {
+            let _order = this.follows_order.of(&user).await;
+            let answer = this.store.follow(&user, &channels, this.settings.follows_max, this.clock.now()).await;
+            let added = answer.inspect_err(|error| {
+                if let FollowError::Store(_) = error {
+                    this.counters.on_store_error();
+                }
+            })?;
+            if !added.is_empty() {
+                this.follow_listeners.on_follows(&user, &added, &[]);
             }
-        })?;
-        if !added.is_empty() {
-            self.follow_listeners.on_follows(user, &added, &[]);
-        }
-        Ok(added)
+            Ok(added)
+        })
+        .await
     }
 
     /// Does not follow channels any more. Answers which were followed.
-    pub async fn unfollow(&self, user: &UserId, channels: &[Channel]) -> Result<Vec<Channel>, StoreError> {
-        let removed = self.counted(self.store.unfollow(user, channels).await)?;
-        if !removed.is_empty() {
-            self.follow_listeners.on_follows(user, &[], &removed);
-        }
-        Ok(removed)
+    pub async fn unfollow(self: &Arc<Self>, user: &UserId, channels: Vec<Channel>) -> Result<Vec<Channel>, StoreError> {
+        let (this, user) = (self.clone(), user.clone());
+        to_its_end(async move {
+            let _order = this.follows_order.of(&user).await;
+            let removed = this.counted(this.store.unfollow(&user, &channels).await)?;
+            if !removed.is_empty() {
+                this.follow_listeners.on_follows(&user, &[], &removed);
+            }
+            Ok(removed)
+        })
+        .await
     }
 
     /// Lets users follow a channel, and others not follow it any more.
     pub async fn change_followers(
-        &self,
-        channel: &Channel,
-        follow: &[UserId],
-        unfollow: &[UserId],
+        self: &Arc<Self>,
+        channel: Channel,
+        follow: Vec<UserId>,
+        unfollow: Vec<UserId>,
     ) -> Result<FollowersChanged, StoreError> {
-        let (max, now) = (self.settings.follows_max, self.clock.now());
-        let changed = self.counted(self.store.change_followers(channel, follow, unfollow, max, now).await)?;
-        let channel = std::slice::from_ref(channel);
-        changed.followed.iter().for_each(|user| self.follow_listeners.on_follows(user, channel, &[]));
-        changed.unfollowed.iter().for_each(|user| self.follow_listeners.on_follows(user, &[], channel));
-        Ok(changed)
+        let this = self.clone();
+        to_its_end(async move {
+            let _order = this.follows_order.of_all(follow.iter().chain(&unfollow)).await;
+            let (max, now) = (this.settings.follows_max, this.clock.now());
+            let changed = this.counted(this.store.change_followers(&channel, &follow, &unfollow, max, now).await)?;
+            let channel = std::slice::from_ref(&channel);
+            changed.followed.iter().for_each(|user| this.follow_listeners.on_follows(user, channel, &[]));
+            changed.unfollowed.iter().for_each(|user| this.follow_listeners.on_follows(user, &[], channel));
+            Ok(changed)
+        })
+        .await
     }
 
     /// The client says what it has: that need not be pushed. Answers how many deliveries that settled.
@@ -329,15 +349,15 @@ impl Notifier {
         if matches!(ack, Ack::Cursor(_)) && self.wakers.escalate.is_idle() && !self.settings.is_shared {
             return Ok(0);
         }
-        let now = self.clock.now();
-        let mut count = 0;
-        match ack {
-            Ack::Id(id) => count += self.store.acknowledge(user, &Acknowledged::One(id), now).await?,
+        let (now, mut count) = (self.clock.now(), 0);
+        let what: Vec<_> = match ack {
+            Ack::Id(id) => vec![Acknowledged::One(id)],
             Ack::Cursor(cursor) => {
-                for (partition, at) in cursor.entries() {
-                    count += self.store.acknowledge(user, &Acknowledged::Through { partition, at }, now).await?;
-                }
+                cursor.entries().map(|(partition, at)| Acknowledged::Through { partition, at }).collect()
             }
+        };
+        for what in &what {
+            count += self.counted(self.store.acknowledge(user, what, now).await)?;
         }
         self.counters.on_outcomes(Outcome::Confirmed, count);
         Ok(count)
@@ -353,8 +373,7 @@ impl Notifier {
     /// Forgets all of a user. Answers how many notifications were in the inbox.
     pub async fn erase_user(&self, user: &UserId) -> Result<usize, StoreError> {
         let _order = self.counts_order.read().await;
-        let stripe = self.hasher.hash_one(user) as usize % STRIPES;
-        let _before_others = self.stripes[stripe].lock().await;
+        let _before_others = self.user_counts_order.of(user).await;
         self.counted(self.store.erase_user(user).await)
     }
 

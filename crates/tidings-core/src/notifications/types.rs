@@ -98,6 +98,8 @@ pub struct InboxEntry {
     pub state: State,
     /// Whether it was in a list that the user has looked at. What is read or archived is seen.
     pub is_seen: bool,
+    /// Whether it was for everyone, who were told of it by one event.
+    pub is_for_everyone: bool,
     /// Where the event that told of it is in the log. `None` until it has been told; nothing is told of
     /// what the user has muted.
     pub told_at: Option<EventId>,

@@ -57,7 +57,7 @@ pub async fn change(
     administer(&app, &caller.principal)?;
     let channel = FollowsBody::followable(&channel).map_err(invalid_path)?;
     let FollowersBody { follow, unfollow } = FollowersBody::parse(&body).map_err(invalid_body)?;
-    let changed = app.notifier.change_followers(&channel, &follow, &unfollow).await.map_err(unavailable)?;
+    let changed = app.notifier.change_followers(channel, follow, unfollow).await.map_err(unavailable)?;
     let names = |users: Vec<UserId>| users.iter().map(ToString::to_string).collect();
     Ok(Json(FollowersChanged {
         followed: names(changed.followed),

@@ -234,10 +234,10 @@ async fn change(app: &App, user: &UserId, change: FollowsBody) -> Result<Json<Fo
     let names = |channels: Vec<Channel>| channels.iter().map(ToString::to_string).collect();
     let mut changed = FollowsChanged { followed: Vec::new(), unfollowed: Vec::new() };
     if !change.unfollow.is_empty() {
-        changed.unfollowed = names(app.notifier.unfollow(user, &change.unfollow).await.map_err(unavailable)?);
+        changed.unfollowed = names(app.notifier.unfollow(user, change.unfollow).await.map_err(unavailable)?);
     }
     if !change.follow.is_empty() {
-        let followed = app.notifier.follow(user, &change.follow).await.map_err(|error| match error {
+        let followed = app.notifier.follow(user, change.follow).await.map_err(|error| match error {
             FollowError::TooMany { max } => {
                 let detail = format!("a user may follow {max} channels (limits.max_follows_per_user)");
                 Problem::new(Code::TooManyFollows, detail)

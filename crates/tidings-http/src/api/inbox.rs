@@ -217,6 +217,6 @@ async fn mark(app: &App, user: &UserId, body: &JsonBody, mark: Mark) -> Result<R
         MarkBody::Through(id) => Which::Through(id),
         MarkBody::All => Which::All,
     };
-    let marked = app.notifier.mark(user, &which, mark).await.map_err(unavailable)?;
+    let marked = app.notifier.mark(user, which, mark).await.map_err(unavailable)?;
     Ok(Json(Marked { changed: marked.changed, counts: counts_body(&marked.counts) }).into_response())
 }

@@ -5,7 +5,7 @@
 //! reach a shard through its inbox.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{BuildHasher as _, RandomState},
     pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -150,6 +150,8 @@ impl Hub {
     /// stream listens to that, and not to what it had followed before. `false` if something may have changed since
     /// then, so that it must be looked up again.
     pub(crate) fn set_followed(&self, session: &Session, followed: &[Channel], as_of: u64) -> bool {
+        // Both lists may have a thousand, and events wait for the lock: so neither is searched for each of the other.
+        let wanted: HashSet<&Channel> = followed.iter().collect();
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let Some(user) = &session.info.user else { return true };
@@ -158,11 +160,13 @@ impl Hub {
         }
         let number = session.number;
         let Some(entry) = state.following.streams.get(&number) else { return true };
-        let listed = state.registry.info_mut(number).map(|info| &info.channels[entry.named.min(info.channels.len())..]);
-        let outdated: Vec<_> =
-            listed.into_iter().flatten().filter(|channel| !followed.contains(channel)).cloned().collect();
+        let Some(info) = state.registry.info_mut(number) else { return true };
+        let listed: HashSet<&Channel> = info.channels.iter().collect();
+        let missing: Vec<_> = followed.iter().filter(|channel| !listed.contains(channel)).cloned().collect();
+        let kept = info.channels.iter().skip(entry.named);
+        let outdated: Vec<_> = kept.filter(|channel| !wanted.contains(channel)).cloned().collect();
         outdated.iter().for_each(|channel| self.remove_from_stream(state, number, channel));
-        self.add_to_stream(state, number, followed);
+        self.add_to_stream(state, number, &missing);
         true
     }
 
@@ -170,8 +174,10 @@ impl Hub {
         for channel in channels {
             let Some(entry) = state.following.streams.get_mut(&number) else { return };
             let Some(info) = state.registry.info_mut(number) else { return };
-            let has_room = info.channels.len() < entry.channels_max;
-            if info.channels.contains(channel) || !has_room || !(entry.may_listen)(channel) {
+            if info.channels.len() >= entry.channels_max {
+                return;
+            }
+            if info.channels.contains(channel) || !(entry.may_listen)(channel) {
                 continue;
             }
             info.channels.push(channel.clone());

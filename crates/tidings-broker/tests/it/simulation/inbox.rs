@@ -271,6 +271,7 @@ impl SimStore {
             notification: Arc::new(row.notification()),
             state: if row.is_unread_by(&query.user) { State::Unread } else { State::Read },
             is_seen: false,
+            is_for_everyone: row.user.is_none(),
             told_at: told_at(row),
         };
         Missed { entries: found.into_iter().map(entry).collect(), has_more, is_unsettled }

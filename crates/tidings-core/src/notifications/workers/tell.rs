@@ -41,8 +41,7 @@ impl Worker for Tell {
             notifier.telling.begin();
             append(notifier, untold).await
         };
-        let noted = note(notifier, &told, stop).await;
-        noted?;
+        note(notifier, &told, stop).await?;
         notifier.counters.on_told(told.iter().filter(|told| told.at.is_some()).count());
         if let Some(at) = told.iter().filter_map(|told| told.escalate_at).min() {
             notifier.wakers.escalate.wake_by(at);
