@@ -41,13 +41,14 @@ pub async fn erase(
     Them { user, .. }: Them,
     _: NoParameters,
 ) -> Result<Json<Erased>, Problem> {
-    let filter = ConnectionFilter { user: Some(user.clone()), ..ConnectionFilter::default() };
-    let closed = app.streams.hub.close_all(&filter, CloseReason::Kicked);
     let notifications = app.notifier.erase_user(&user).await.map_err(unavailable)?;
     let events = app.broker().purge(&Channel::personal(&user)).await.map_err(|unavailable| {
         tracing::warn!(cause = %unavailable.cause, "a user's channel could not be purged");
         Problem::new(Code::BrokerUnavailable, "the user's channel could not be purged; try again").retry_after(1)
     })?;
+    // Last, or a stream that comes back meanwhile begins with what is then erased.
+    let filter = ConnectionFilter { user: Some(user.clone()), ..ConnectionFilter::default() };
+    let closed = app.streams.hub.close_all(&filter, CloseReason::Kicked);
     tracing::info!(notifications, events, closed, "a user was erased");
     Ok(Json(Erased { notifications, events, closed }))
 }
