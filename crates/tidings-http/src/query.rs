@@ -12,6 +12,31 @@ use crate::problem::{Code, Problem};
 /// What credentials may be called in a query; see [`crate::auth::credentials`].
 const CREDENTIALS: [&str; 3] = ["ticket", "access_token", "token"];
 
+/// How many entries a page of a list has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PageSize {
+    /// Unless a number is asked for.
+    pub(crate) usual: usize,
+    /// At most.
+    pub(crate) max: usize,
+}
+
+impl PageSize {
+    /// Of lists of small entries.
+    pub(crate) const LIST: Self = Self { usual: 100, max: 1000 };
+
+    /// Of inboxes, whose entries may be kilobytes long.
+    pub(crate) const INBOX: Self = Self { usual: 50, max: 100 };
+}
+
+/// Leaves a page of what was found, of which one more was asked for than the page has. Answers the name of the
+/// page's last entry when there are more.
+pub(crate) fn cut<T>(found: &mut Vec<T>, limit: usize, name: impl Fn(&T) -> String) -> Option<String> {
+    let has_more = found.len() > limit;
+    found.truncate(limit);
+    found.last().filter(|_| has_more).map(name)
+}
+
 /// Requests of calls that have no query parameters have none.
 pub struct NoParameters;
 
@@ -56,6 +81,20 @@ impl Query {
             None => Ok(first),
             Some(_) => Err(invalid(format!("{name}: given more than once"))),
         }
+    }
+
+    /// What the value of a parameter means that may be given once. The error of `read` says what would be accepted.
+    pub(crate) fn parsed<T, E: Display>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Result<Option<T>, Problem> {
+        self.one(name)?.map(read).transpose().map_err(|error| invalid(format!("{name}: {error}")))
+    }
+
+    /// How many entries of a list are asked for.
+    pub(crate) fn limit(&self, size: PageSize) -> Result<usize, Problem> {
+        Ok(self.number("limit", 1..=size.max)?.unwrap_or(size.usual))
     }
 
     /// The values of a parameter that may be given many times.

@@ -4,6 +4,7 @@ use std::{
     borrow::Cow,
     collections::{BTreeMap, HashSet},
     fmt,
+    hash::Hash,
 };
 
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -130,39 +131,8 @@ impl FollowsBody {
     /// Reads the body of `POST /v1/me/follows`.
     pub fn parse(json: &[u8]) -> Result<Self, BodyError> {
         const ACCEPTED: &str = r#"{"follow":["region:jeju"],"unfollow":["region:seoul"]}"#;
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Fields<'a> {
-            #[serde(borrow, default)]
-            follow: Vec<Cow<'a, str>>,
-            #[serde(borrow, default)]
-            unfollow: Vec<Cow<'a, str>>,
-        }
-        let fields: Fields<'_> = object(json, ACCEPTED)?;
-        let count = fields.follow.len() + fields.unfollow.len();
-        if count == 0 || count > ITEMS_MAX {
-            return Err(refused("follow", format!("{count} channels given in all; accepted are 1 to {ITEMS_MAX}")));
-        }
-        let mut seen = HashSet::with_capacity(count);
-        let mut follow = Vec::with_capacity(fields.follow.len());
-        for name in &fields.follow {
-            let channel = followable("follow", name)?;
-            if seen.insert(channel.clone()) {
-                follow.push(channel);
-            }
-        }
-        let followed = seen.len();
-        let mut unfollow = Vec::with_capacity(fields.unfollow.len());
-        for name in &fields.unfollow {
-            let channel = Channel::parse(name).map_err(|error| refused("unfollow", error))?;
-            if follow.contains(&channel) {
-                return Err(refused("unfollow", format!("{channel} is in `follow` too")));
-            }
-            if seen.insert(channel.clone()) {
-                unfollow.push(channel);
-            }
-        }
-        debug_assert_eq!(followed, follow.len());
+        let unfollowable = |name: &str| Channel::parse(name).map_err(|error| refused("unfollow", error));
+        let (follow, unfollow) = changes(json, ACCEPTED, "channels", |name| followable("follow", name), unfollowable)?;
         Ok(Self { follow, unfollow })
     }
 
@@ -185,37 +155,56 @@ impl FollowersBody {
     /// Reads the body of `POST /v1/channels/{channel}/followers`.
     pub fn parse(json: &[u8]) -> Result<Self, BodyError> {
         const ACCEPTED: &str = r#"{"follow":["42","43"],"unfollow":["44"]}"#;
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Fields<'a> {
-            #[serde(borrow, default)]
-            follow: Vec<Cow<'a, str>>,
-            #[serde(borrow, default)]
-            unfollow: Vec<Cow<'a, str>>,
-        }
-        let fields: Fields<'_> = object(json, ACCEPTED)?;
-        let count = fields.follow.len() + fields.unfollow.len();
-        if count == 0 || count > ITEMS_MAX {
-            return Err(refused("follow", format!("{count} users given in all; accepted are 1 to {ITEMS_MAX}")));
-        }
-        let mut seen = HashSet::with_capacity(count);
-        let mut users = |field: &'static str, names: &[Cow<'_, str>]| {
-            let mut users = Vec::with_capacity(names.len());
-            for name in names {
-                let user = UserId::parse(name).map_err(|error| refused(field, error))?;
-                if seen.insert(user.clone()) {
-                    users.push(user);
-                }
-            }
-            Ok::<_, BodyError>(users)
-        };
-        let (follow, unfollow) = (users("follow", &fields.follow)?, users("unfollow", &fields.unfollow)?);
-        if let Some(both) = fields.unfollow.iter().find(|name| follow.iter().any(|user| user.as_str() == name.as_ref()))
-        {
-            return Err(refused("unfollow", format!("{both} is in `follow` too")));
-        }
+        let user = |field| move |name: &str| UserId::parse(name).map_err(|error| refused(field, error));
+        let (follow, unfollow) = changes(json, ACCEPTED, "users", user("follow"), user("unfollow"))?;
         Ok(Self { follow, unfollow })
     }
+}
+
+/// Reads what is to be followed or to follow, and what is not any more: up to [`ITEMS_MAX`] names in all,
+/// each of which comes out once and on one side.
+fn changes<T: Clone + Eq + Hash + fmt::Display>(
+    json: &[u8],
+    example: &'static str,
+    items: &str,
+    follow: impl Fn(&str) -> Result<T, BodyError>,
+    unfollow: impl Fn(&str) -> Result<T, BodyError>,
+) -> Result<(Vec<T>, Vec<T>), BodyError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Fields<'a> {
+        #[serde(borrow, default)]
+        follow: Vec<Cow<'a, str>>,
+        #[serde(borrow, default)]
+        unfollow: Vec<Cow<'a, str>>,
+    }
+    let fields: Fields<'_> = object(json, example)?;
+    let count = fields.follow.len() + fields.unfollow.len();
+    if count == 0 || count > ITEMS_MAX {
+        return Err(refused("follow", format!("{count} {items} given in all; accepted are 1 to {ITEMS_MAX}")));
+    }
+    let (follow, followed) = each_once(&fields.follow, follow)?;
+    let (unfollow, _) = each_once(&fields.unfollow, unfollow)?;
+    match unfollow.iter().find(|item| followed.contains(item)) {
+        Some(both) => Err(refused("unfollow", format!("{both} is in `follow` too"))),
+        None => Ok((follow, unfollow)),
+    }
+}
+
+/// What the names stand for, in their order, without repetitions; and all of it, to look things up in.
+fn each_once<T: Clone + Eq + Hash>(
+    names: &[Cow<'_, str>],
+    read: impl Fn(&str) -> Result<T, BodyError>,
+) -> Result<(Vec<T>, HashSet<T>), BodyError> {
+    let mut seen = HashSet::with_capacity(names.len());
+    let mut items = Vec::with_capacity(names.len());
+    for name in names {
+        let item = read(name)?;
+        if seen.insert(item.clone()) {
+            items.push(item);
+        }
+    }
+    Ok((items, seen))
 }
 
 /// What a user wants of one kind, as it is read and written.

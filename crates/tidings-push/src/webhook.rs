@@ -268,10 +268,10 @@ mod tests {
         io::{BufRead as _, BufReader, Read as _, Write as _},
         net::TcpListener,
         sync::mpsc as std_mpsc,
-        time::Instant,
     };
 
     use tidings_protocol::{Millis, UserId};
+    use tidings_testkit::wait;
 
     use super::*;
 
@@ -340,16 +340,10 @@ mod tests {
         UserEvent { user: UserId::parse("42").unwrap(), is_connected, node: "n1".into(), at: 17 }
     }
 
-    async fn outcome_is(webhook: &Webhook, outcome: &str, count: u64) {
-        let begun = Instant::now();
-        while !webhook.outcomes().contains(&(outcome_word(outcome), count)) {
-            assert!(begun.elapsed() < Duration::from_secs(30), "never {count} {outcome}: {:?}", webhook.outcomes());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    fn outcome_word(outcome: &str) -> &'static str {
-        ["sent", "retried", "failed", "dropped"].into_iter().find(|word| *word == outcome).unwrap()
+    async fn outcome_is(webhook: &Webhook, outcome: &'static str, count: u64) {
+        let counted = async || webhook.outcomes().contains(&(outcome, count)).then_some(());
+        let waited = wait::until(&format!("{count} {outcome}"), Duration::from_secs(30), counted).await;
+        waited.unwrap_or_else(|error| panic!("{error}, but {:?}", webhook.outcomes()));
     }
 
     fn start(url: Url) -> Arc<Webhook> {

@@ -304,6 +304,8 @@ impl Tidings {
             ("push", old.push != self.config.push),
             ("presence", old.presence != self.config.presence),
             ("namespaces.NAME.presence", with_presence(&old) != with_presence(&self.config)),
+            // The notifier has it from the start; the other limits are asked for when they are needed.
+            ("limits.max_follows_per_user", old.limits.max_follows_per_user != self.config.limits.max_follows_per_user),
             ("server.shards", old.server.shards != self.config.server.shards),
             ("log", old.log != self.config.log),
             // A certificate can be replaced; whether there is one is a matter of what the port speaks.

@@ -84,17 +84,12 @@ pub async fn list(
 ) -> Result<Json<ConnectionsBody>, Problem> {
     administer(&app, &caller.principal)?;
     let query = Query::parse(query.as_deref(), &["user", "channel", "transport"])?;
-    let invalid = |detail: String| Problem::new(Code::InvalidQuery, detail);
-    let user = query.one("user")?.map(UserId::parse).transpose().map_err(|error| invalid(format!("user: {error}")))?;
-    let channel =
-        query.one("channel")?.map(Channel::parse).transpose().map_err(|error| invalid(format!("channel: {error}")))?;
-    let transport = match query.one("transport")? {
-        None => None,
-        Some(word) => {
-            let found = Transport::ALL.into_iter().find(|transport| transport.as_str() == word);
-            Some(found.ok_or_else(|| invalid("transport: accepted are sse and long_poll".to_owned()))?)
-        }
-    };
+    let user = query.parsed("user", UserId::parse)?;
+    let channel = query.parsed("channel", Channel::parse)?;
+    let transport = query.parsed("transport", |word| {
+        let found = Transport::ALL.into_iter().find(|transport| transport.as_str() == word);
+        found.ok_or("accepted are sse and long_poll")
+    })?;
     let filter = ConnectionFilter { user, channel, transport, remote: None };
     let found = app.streams.hub.connections(&filter);
     let total = found.len();

@@ -18,14 +18,8 @@ use crate::{
     app::App,
     path::PathText,
     problem::{Code, Problem, ProblemBody},
-    query::{NoParameters, Query},
+    query::{NoParameters, PageSize, Query, cut},
 };
-
-/// Follows of a page, unless a number is asked for.
-const PAGE: usize = 100;
-
-/// Most follows of a page.
-const PAGE_MAX: usize = 1000;
 
 /// A channel that a user follows.
 #[derive(Serialize, utoipa::ToSchema)]
@@ -107,13 +101,10 @@ pub async fn theirs(
 
 async fn list(app: &App, user: &UserId, query: Option<&str>) -> Result<Json<Follows>, Problem> {
     let query = Query::parse(query, &["after", "limit"])?;
-    let after = query.one("after")?.map(Channel::parse).transpose();
-    let after = after.map_err(|error| Problem::new(Code::InvalidQuery, format!("after: {error}")))?;
-    let limit = query.number("limit", 1..=PAGE_MAX)?.unwrap_or(PAGE);
+    let after = query.parsed("after", Channel::parse)?;
+    let limit = query.limit(PageSize::LIST)?;
     let mut found = app.notifier.store.follows(user, after.as_ref(), limit + 1).await.map_err(unavailable)?;
-    let has_more = found.len() > limit;
-    found.truncate(limit);
-    let next = found.last().filter(|_| has_more).map(|follow| follow.channel.to_string());
+    let next = cut(&mut found, limit, |follow| follow.channel.to_string());
     let follows = found.into_iter().map(|follow| Follow { channel: follow.channel.to_string(), since: follow.since });
     Ok(Json(Follows { follows: follows.collect(), next }))
 }

@@ -24,15 +24,9 @@ use tidings_protocol::{
 use crate::{
     api::wire::{CountsSchema, JsonBody, Me, NotificationSchema, Them, invalid_body, unavailable},
     app::App,
-    problem::{Code, Problem, ProblemBody},
-    query::{NoParameters, Query},
+    problem::{Problem, ProblemBody},
+    query::{NoParameters, PageSize, Query},
 };
-
-/// Notifications of a page, unless a number is asked for.
-const PAGE: usize = 50;
-
-/// Most notifications of a page.
-const PAGE_MAX: usize = 100;
 
 /// A page of an inbox.
 #[derive(utoipa::ToSchema)]
@@ -122,18 +116,18 @@ pub async fn theirs(
 
 async fn inbox(app: &App, user: &UserId, query: Option<&str>) -> Result<Response, Problem> {
     let query = Query::parse(query, &["state", "before", "limit"])?;
-    let invalid = |detail: &str| Problem::new(Code::InvalidQuery, detail);
-    let state = match query.one("state")? {
-        None | Some("all") => None,
-        Some(word) => {
+    let state = query.parsed("state", |word| match word {
+        "all" => Ok(None),
+        _ => {
             let found = EntryState::ALL.into_iter().find(|state| state.as_str() == word);
-            Some(found.ok_or_else(|| invalid("state: accepted are unread, read, archived and all"))?)
+            found.map(Some).ok_or("accepted are unread, read, archived and all")
         }
-    };
-    let before = query.one("before")?.map(str::parse).transpose();
-    let before =
-        before.map_err(|()| invalid("before: accepted is the id of a notification, such as `next` of a page"))?;
-    let limit = query.number("limit", 1..=PAGE_MAX)?.unwrap_or(PAGE);
+    })?;
+    let state = state.flatten();
+    let before = query.parsed("before", |id| {
+        id.parse().map_err(|()| "accepted is the id of a notification, such as `next` of a page")
+    })?;
+    let limit = query.limit(PageSize::INBOX)?;
     let asked = InboxQuery { state, before, limit };
     let page = app.notifier.store.inbox(user, asked, app.clock().now()).await.map_err(unavailable)?;
     let body = |entry| {

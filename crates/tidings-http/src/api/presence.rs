@@ -15,11 +15,8 @@ use crate::{
     caller::{Caller, administer, denied},
     path::PathText,
     problem::{Code, Problem, ProblemBody},
-    query::{NoParameters, Query},
+    query::{NoParameters, PageSize, Query},
 };
-
-/// Users of one answer, unless it is asked for another number, and at most.
-const PAGE: (usize, u64) = (100, 1000);
 
 /// Where a user is connected.
 #[derive(Serialize, utoipa::ToSchema)]
@@ -123,9 +120,8 @@ pub async fn channel_presence(
         who.may_subscribe(&channel, &namespaces).map_err(|refusal| denied(who, &refusal, &app.settings()))?;
     }
     let query = Query::parse(query.as_deref(), &["after", "limit"])?;
-    let limit = query.number("limit", 1..=PAGE.1)?.map_or(PAGE.0, |limit| limit as usize);
-    let after = query.one("after")?.map(UserId::parse).transpose();
-    let after = after.map_err(|error| Problem::new(Code::InvalidQuery, format!("after: {error}")))?;
+    let limit = query.limit(PageSize::LIST)?;
+    let after = query.parsed("after", UserId::parse)?;
     let found = app.presence.channel(&channel, after.as_ref(), limit).await.map_err(unavailable)?;
     let Some(found) = found else {
         let detail = "no account is kept of who listens to this channel (presence, in its namespace's configuration)";

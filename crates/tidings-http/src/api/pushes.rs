@@ -14,14 +14,8 @@ use crate::{
     caller::{Caller, administer},
     path::PathText,
     problem::{Code, Problem, ProblemBody},
-    query::{NoParameters, Query},
+    query::{NoParameters, PageSize, Query, cut},
 };
-
-/// Pushes of a page, unless a number is asked for.
-const PAGE: usize = 100;
-
-/// Most pushes of a page.
-const PAGE_MAX: usize = 1000;
 
 /// A push that was given up.
 #[derive(Serialize, utoipa::ToSchema)]
@@ -80,11 +74,9 @@ pub async fn dead(
     administer(&app, &caller.principal)?;
     let query = Query::parse(query.as_deref(), &["before", "limit"])?;
     let before = query.number("before", 1..=i64::MAX)?;
-    let limit = query.number("limit", 1..=PAGE_MAX)?.unwrap_or(PAGE);
+    let limit = query.limit(PageSize::LIST)?;
     let mut found = app.notifier.store.dead_pushes(before, limit + 1).await.map_err(unavailable)?;
-    let has_more = found.len() > limit;
-    found.truncate(limit);
-    let next = found.last().filter(|_| has_more).map(|push| push.id.to_string());
+    let next = cut(&mut found, limit, |push| push.id.to_string());
     let pushes = found.into_iter().map(|push| DeadPush {
         id: push.id.to_string(),
         notification: push.notification.to_string(),

@@ -258,15 +258,18 @@ async fn a_reload_without_credentials_is_refused() {
 
 #[tokio::test]
 async fn what_needs_a_restart_is_named() {
-    let node = Node::start("[stream]\nheartbeat = \"1h\"\n").await;
+    let node = Node::start("[stream]\nheartbeat = \"1h\"\n[limits]\nmax_follows_per_user = 5\n").await;
     let path = node.server.config_path();
     let config = std::fs::read_to_string(&path).unwrap();
     let config = config.replace("data_dir = \"", "data_dir = \"/nowhere").replace("\"1h\"", "\"100ms\"");
+    let config = config.replace("max_follows_per_user = 5", "max_follows_per_user = 6");
     std::fs::write(&path, config).unwrap();
     node.server.hang_up().unwrap();
     node.server.wait_for_log("these need a restart", LIMIT).await.unwrap();
     let log = node.server.log();
-    assert!(log.lines().any(|line| line.contains("need a restart") && line.contains("data_dir")), "{log}");
+    for key in ["data_dir", "limits.max_follows_per_user"] {
+        assert!(log.lines().any(|line| line.contains("need a restart") && line.contains(key)), "{key}: {log}");
+    }
     // The rest is in force.
     let mut stream = node.stream("channel=open:a").await;
     stream.connected(LIMIT).await.unwrap();
